@@ -1,0 +1,1 @@
+//! Whether two messages say the same: the canonical form and its hash.

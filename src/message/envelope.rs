@@ -1,0 +1,1 @@
+//! Taking off what other services wrapped around a message.

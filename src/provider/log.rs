@@ -1,0 +1,1 @@
+//! The provider that only writes a log line.

@@ -1,0 +1,1 @@
+//! Templates for what a provider is sent.
