@@ -24,7 +24,7 @@ impl Projection for Deliveries {
         Ddl { sqlite: "", postgres: "", mysql: "" }
     }
 
-    fn touches(&self, _event: &Recorded, _keys: &mut Keys) {}
+    fn touches<'e>(&self, _event: &'e Recorded, _keys: &mut Keys<'e>) {}
 
     fn fold(&self, _event: &Recorded, _rows: &mut Rows) {}
 }

@@ -29,7 +29,7 @@ pub struct Column {
 pub struct Table {
     /// Its name, which is also the name of the stable view.
     pub name: &'static str,
-    /// All columns; the first [`Table::key_len`] are the primary key.
+    /// All columns; the first [`Table::key_len`] are the primary key, and the very first is text.
     pub columns: &'static [Column],
     /// How many columns the primary key has.
     pub key_len: usize,
@@ -52,6 +52,15 @@ pub enum Value {
     Int(i64),
     /// Text.
     Text(String),
+}
+
+impl Value {
+    /// Text, with U+0000 shown as U+FFFD: PostgreSQL cannot hold it, and one provider's odd answer
+    /// must not stop a projection.
+    pub fn text(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self::Text(if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text })
+    }
 }
 
 /// The primary key of a row.
@@ -121,7 +130,7 @@ impl Field for String {
     const KIND: ColumnKind = ColumnKind::Text;
 
     fn into_value(self) -> Value {
-        Value::Text(self)
+        Value::text(self)
     }
 
     fn from_value(value: Value) -> Self {
@@ -177,6 +186,58 @@ macro_rules! rows {
                 let mut values = values.into_iter();
                 let mut next = || values.next().unwrap_or($crate::projection::row::Value::Null);
                 Self { $( $field: $crate::projection::row::Field::from_value(next()), )* }
+            }
+        }
+    )*};
+}
+
+/// Defines columns that hold one of a few words: `words! { /// … enum Colour { /// … Red = "red", } }`.
+///
+/// Each becomes an enum with its [`Field`] implementation; text that is none of the words reads as
+/// the first of them.
+#[macro_export]
+macro_rules! words {
+    ($(
+        $(#[$doc:meta])*
+        enum $name:ident { $( $(#[$word_doc:meta])* $variant:ident = $word:literal, )* }
+    )*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $( $(#[$word_doc])* $variant, )* }
+
+        impl $name {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[ $( Self::$variant, )* ];
+
+            /// The word as stored and shown.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$variant => $word, )* }
+            }
+
+            /// The one that `word` stands for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|it| it.as_str() == word)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl $crate::projection::row::Field for $name {
+            const KIND: $crate::projection::row::ColumnKind = $crate::projection::row::ColumnKind::Text;
+
+            fn into_value(self) -> $crate::projection::row::Value {
+                $crate::projection::row::Value::Text(self.as_str().to_owned())
+            }
+
+            fn from_value(value: $crate::projection::row::Value) -> Self {
+                let word = <String as $crate::projection::row::Field>::from_value(value);
+                Self::from_word(&word).unwrap_or(Self::ALL[0])
             }
         }
     )*};
