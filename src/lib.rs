@@ -14,3 +14,4 @@ pub mod id;
 pub mod message;
 pub mod projection;
 pub mod provider;
+pub mod secret;
