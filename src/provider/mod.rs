@@ -4,20 +4,86 @@
 //! sleeps and keeps no state about deliveries: whether and when to try again is decided by
 //! [`retry`] and recorded in the log by the delivery worker.
 
-pub mod http;
-pub mod log;
+mod log;
 pub mod retry;
-pub mod template;
+mod settings;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use serde_json::Value;
 
+use self::settings::{Common, Settings};
 use crate::{
+    clock::Clock,
     event::FailureClass,
     id::DeliveryId,
     message::{Message, Target},
 };
+
+pub use self::settings::BuildError;
+
+/// Every kind of provider there is. A new one is a file beside this one and a line here.
+pub const KINDS: &[Kind] =
+    &[Kind { name: "log", about: "writes a line to the service's log and sends nothing", build: log::build }];
+
+/// One kind of push service.
+#[derive(Debug)]
+pub struct Kind {
+    /// The value of `kind` in the configuration.
+    pub name: &'static str,
+    /// What it does, in a few words.
+    pub about: &'static str,
+    build: fn(Parts, Settings) -> Result<Arc<dyn Provider>, BuildError>,
+}
+
+/// What a kind gets besides its own settings.
+#[derive(Debug)]
+struct Parts {
+    name: String,
+    timeout: Duration,
+    concurrency: usize,
+    clock: Arc<dyn Clock>,
+}
+
+/// A provider that is ready to be called, and how the delivery worker is to treat it.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    /// Who to call.
+    pub provider: Arc<dyn Provider>,
+    /// When failed attempts are repeated.
+    pub policy: retry::Policy,
+    /// Most calls at one time.
+    pub concurrency: usize,
+    /// A call ends by itself within this.
+    pub timeout: Duration,
+    /// From the claim on, an attempt without an outcome counts as lost after this; longer than `timeout`.
+    pub lease: Duration,
+}
+
+/// Builds the provider `name` of the given kind from its table of settings (without `kind`).
+///
+/// Reads the secrets that the settings refer to; makes no call.
+///
+/// # Errors
+/// When a key is unknown, missing or wrong; the error names provider, key, problem and remedy.
+pub fn build(
+    name: &str,
+    kind: &str,
+    settings: Value,
+    clock: Arc<dyn Clock>,
+) -> Result<Configured, BuildError> {
+    let mut settings = Settings::new(name, settings)?;
+    let Some(kind) = KINDS.iter().find(|it| it.name == kind) else {
+        let known: Vec<_> = KINDS.iter().map(|it| it.name).collect();
+        let remedy = format!("use one of: {}", known.join(", "));
+        return Err(settings.error("kind", format!("is {kind:?}, which is not known"), remedy));
+    };
+    let Common { timeout, lease, concurrency, policy } = Common::take(&mut settings)?;
+    let parts = Parts { name: name.to_owned(), timeout, concurrency, clock };
+    let provider = (kind.build)(parts, settings)?;
+    Ok(Configured { provider, policy, concurrency, timeout, lease })
+}
 
 /// One call to make.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +123,7 @@ pub struct Failure {
     pub code: String,
     /// HTTP status, where an answer came.
     pub status: Option<u16>,
-    /// What the provider said, cut to 4 KiB.
+    /// What the provider said, or why it could not be asked; cut to 4 KiB, without secrets and tokens.
     pub answer: Option<String>,
     /// The wait the provider asked for, not yet clamped.
     pub retry_after: Option<Duration>,
@@ -70,4 +136,53 @@ pub trait Provider: fmt::Debug + Send + Sync {
 
     /// Makes one call. Must end by itself within the provider's configured timeout.
     fn push<'a>(&'a self, push: &'a Push) -> BoxFuture<'a, Outcome>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use serde_json::json;
+
+    pub(super) fn push() -> Push {
+        let message: Message = serde_json::from_value(json!({
+            "messageId": "m-42", "notificationType": ["PUSH"], "recipientId": "user-42",
+            "title": "Your pass expires tomorrow", "body": "Renew it now", "category": "pass",
+            "link": "app://pass/7", "imageUrl": "https://img.example/7.png",
+            "data": {"passId": "7", "days": 1, "nested": {"deep": true}, "nothing": null},
+            "locale": "ko-KR", "source": "billing-batch", "occurredAt": "2026-11-22T09:00:00Z",
+            "deliverAt": "2026-11-22T09:00:01Z", "expiresAt": "2026-11-23T09:00:00Z",
+            "collapseKey": "pass-7", "priority": "high",
+            "push": {"provider": "acme", "body": "Only on the phone"},
+        }))
+        .unwrap();
+        let target = Target::Token("dev/ce+token=1234".into());
+        let delivery_id = DeliveryId::new(&message.message_id, &target.canonical());
+        Push { delivery_id, attempt: 2, provider_key: delivery_id.to_string(), target, message }
+    }
+
+    #[tokio::test]
+    async fn the_log_provider_accepts_with_an_id_of_its_own() {
+        let configured = build("dry-run", "log", json!({"concurrency": 2}), Arc::new(SystemClock)).unwrap();
+        let push = push();
+        let provider_message_id = Some(format!("log-{}", push.delivery_id));
+        let outcome = configured.provider.push(&push).await;
+        assert_eq!(outcome, Outcome::Accepted { provider_message_id, status: None });
+        assert_eq!((configured.provider.name(), configured.concurrency), ("dry-run", 2));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_with_the_kinds_there_are() {
+        let error = build("acme", "smtp", json!({}), Arc::new(SystemClock)).unwrap_err().to_string();
+        assert!(error.starts_with("provider \"acme\": kind is \"smtp\", which is not known; use one of: "));
+        for kind in KINDS {
+            assert!(error.contains(kind.name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_refused() {
+        let error = build("dry-run", "log", json!({"url": "x"}), Arc::new(SystemClock)).unwrap_err();
+        assert_eq!((error.key.as_str(), error.problem.as_str()), ("url", "is not a known key"));
+    }
 }
