@@ -1,12 +1,19 @@
 //! The message contract, version 1: what a producer may say.
 //!
-//! [`parse`] turns bytes into a [`Message`] or into a [`Rejection`] a producer can act on;
-//! [`envelope`] takes off what other services wrapped around it; [`content`] tells whether two
-//! messages say the same. Nothing here knows where a message came from or where it is kept.
+//! [`parse`](mod@parse) turns bytes into a [`Message`] or into a [`Rejection`] a producer can act on:
+//! `json` reads the text, `envelope` takes off what other services wrapped around it, `contract`
+//! reads field by field. [`content`] tells whether two messages say the same. Nothing here knows
+//! where a message came from or where it is kept.
 
 pub mod content;
-pub mod envelope;
+mod contract;
+mod envelope;
+mod json;
 pub mod parse;
+mod rejection;
+
+#[cfg(test)]
+mod parse_tests;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,7 +23,8 @@ use crate::{
     id::{MessageId, RecipientId},
 };
 
-pub use parse::{Parsed, Rejection, RejectionCode};
+pub use parse::{Outside, Parsed};
+pub use rejection::{Rejection, RejectionCode};
 
 /// What a producer sends. Field for field the JSON of the contract (`docs/message.schema.json`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
