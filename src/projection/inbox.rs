@@ -1,7 +1,77 @@
-//! The inbox projection.
+//! The inbox projection: the items that the app shows, and exact counts of them.
+//!
+//! An item counts while it is neither archived nor deleted. Every change of an item moves the
+//! counters by the difference between its weight after and before, so the counts are exact without
+//! ever being counted. Whether a push was sent plays no part here.
 
-use super::{Ddl, Keys, Projection, Rows, Table};
-use crate::event::Recorded;
+use super::{Ddl, Keys, Projection, Row, Rows, Table, Value, data_text, label};
+use crate::{
+    clock::Timestamp,
+    event::{Event, Recorded},
+    message::Message,
+};
+
+crate::rows! {
+    /// One message in a recipient's inbox. Deleted items have no row.
+    struct InboxItem in "inbox_items", key 1 {
+        /// Which message.
+        message_id: String,
+        /// Whose inbox.
+        recipient_id: String,
+        /// The shard of the recipient.
+        shard: i64,
+        /// Where `message.received` stands in the shard: newest first is by this.
+        position: i64,
+        /// The headline; empty once erased.
+        title: String,
+        /// The text.
+        body: Option<String>,
+        /// What kind of news this is.
+        category: Option<String>,
+        /// Where a tap leads.
+        link: Option<String>,
+        /// A picture to show.
+        image_url: Option<String>,
+        /// The producer's own data, a JSON object.
+        data: Option<String>,
+        /// Language tag of the texts.
+        locale: Option<String>,
+        /// Which producer.
+        source: Option<String>,
+        /// When it happened, in the producer's word.
+        occurred_at_us: Option<Timestamp>,
+        /// When the ledger wrote it down.
+        received_at_us: Timestamp,
+        /// When it stops being of interest.
+        expires_at_us: Option<Timestamp>,
+        /// When it was first shown.
+        seen_at_us: Option<Timestamp>,
+        /// When it was read, unless it is unread (again).
+        read_at_us: Option<Timestamp>,
+        /// When it was put away, unless it was brought back.
+        archived_at_us: Option<Timestamp>,
+        /// The last event that changed this row.
+        last_position: i64,
+    }
+
+    /// How many items of a recipient's inbox are in each state, archived ones left out.
+    struct InboxCounter in "inbox_counters", key 2 {
+        /// Whose inbox.
+        recipient_id: String,
+        /// Which category; empty for the whole inbox, with the items that have no category.
+        category: String,
+        /// The shard of the recipient.
+        shard: i64,
+        /// Never shown.
+        unseen: i64,
+        /// Not read.
+        unread: i64,
+        /// All.
+        total: i64,
+        /// The last event that changed this row.
+        last_position: i64,
+    }
+}
 
 /// The inbox projection.
 #[derive(Debug, Clone, Copy)]
@@ -17,14 +87,184 @@ impl Projection for Inbox {
     }
 
     fn tables(&self) -> &'static [&'static Table] {
-        &[]
+        &[InboxItem::TABLE, InboxCounter::TABLE]
     }
 
     fn ddl(&self) -> Ddl {
-        Ddl { sqlite: "", postgres: "", mysql: "" }
+        Ddl {
+            sqlite: include_str!("../../projections/inbox/sqlite.sql"),
+            postgres: include_str!("../../projections/inbox/postgres.sql"),
+            mysql: include_str!("../../projections/inbox/mysql.sql"),
+        }
     }
 
-    fn touches<'e>(&self, _event: &'e Recorded, _keys: &mut Keys<'e>) {}
+    fn touches<'e>(&self, event: &'e Recorded, keys: &mut Keys<'e>) {
+        let (message, recipient) = (event.message_id.as_str(), event.recipient_id.as_str());
+        match &event.body {
+            Event::MessageReceived(it) if it.message.for_inbox() => {
+                keys.fresh::<InboxItem>(message);
+                keys.want::<InboxCounter>(recipient);
+            }
+            Event::InboxSeen
+            | Event::InboxRead
+            | Event::InboxUnread
+            | Event::InboxArchived
+            | Event::InboxUnarchived
+            | Event::InboxDeleted => {
+                keys.want::<InboxItem>(message);
+                keys.want::<InboxCounter>(recipient);
+            }
+            Event::MessageErased(_) => keys.want::<InboxItem>(message),
+            Event::MessageReceived(_)
+            | Event::MessageConflicted(_)
+            | Event::MessageCancelled(_)
+            | Event::PushPlanned(_)
+            | Event::PushAttemptStarted(_)
+            | Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptFailed(_)
+            | Event::PushAttemptLost(_)
+            | Event::PushSuppressed(_)
+            | Event::PushExhausted(_)
+            | Event::PushReceipt(_) => {}
+        }
+    }
 
-    fn fold(&self, _event: &Recorded, _rows: &mut Rows) {}
+    fn fold(&self, event: &Recorded, rows: &mut Rows) {
+        let at = event.occurred_at;
+        match &event.body {
+            Event::MessageReceived(it) if it.message.for_inbox() => {
+                let item = InboxItem::new(&it.message, event);
+                count(rows, event, item.category.as_deref(), Weight::of(&item));
+                rows.put(item);
+            }
+            Event::InboxSeen => mark(rows, event, |item| item.see(at)),
+            Event::InboxRead => mark(rows, event, |item| {
+                item.see(at);
+                item.read_at_us = Some(at);
+            }),
+            Event::InboxUnread => mark(rows, event, |item| item.read_at_us = None),
+            Event::InboxArchived => mark(rows, event, |item| item.archived_at_us = Some(at)),
+            Event::InboxUnarchived => mark(rows, event, |item| item.archived_at_us = None),
+            Event::InboxDeleted => {
+                if let Some(item) = rows.remove::<InboxItem>(event.message_id.as_str(), &[]) {
+                    let weight = Weight::of(&item);
+                    count(rows, event, item.category.as_deref(), Weight::default().minus(weight));
+                }
+            }
+            Event::MessageErased(_) => mark(rows, event, InboxItem::blank),
+            Event::MessageReceived(_)
+            | Event::MessageConflicted(_)
+            | Event::MessageCancelled(_)
+            | Event::PushPlanned(_)
+            | Event::PushAttemptStarted(_)
+            | Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptFailed(_)
+            | Event::PushAttemptLost(_)
+            | Event::PushSuppressed(_)
+            | Event::PushExhausted(_)
+            | Event::PushReceipt(_) => {}
+        }
+    }
+}
+
+impl InboxItem {
+    fn new(message: &Message, event: &Recorded) -> Self {
+        Self {
+            message_id: event.message_id.to_string(),
+            recipient_id: event.recipient_id.to_string(),
+            shard: event.shard.0.into(),
+            position: event.position.0,
+            title: message.title.clone(),
+            body: message.body.clone(),
+            category: label(message.category.as_deref()),
+            link: message.link.clone(),
+            image_url: message.image_url.clone(),
+            data: data_text(&message.data),
+            locale: message.locale.clone(),
+            source: message.source.clone(),
+            occurred_at_us: message.occurred_at,
+            received_at_us: event.recorded_at,
+            expires_at_us: message.expires_at,
+            seen_at_us: None,
+            read_at_us: None,
+            archived_at_us: None,
+            last_position: event.position.0,
+        }
+    }
+
+    /// What is read was seen; the first time stands.
+    fn see(&mut self, at: Timestamp) {
+        self.seen_at_us.get_or_insert(at);
+    }
+
+    /// Takes away what may speak of a person; that there was an item stays.
+    fn blank(&mut self) {
+        self.title.clear();
+        (self.body, self.link, self.image_url, self.data) = (None, None, None, None);
+    }
+}
+
+/// What an item adds to the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Weight {
+    unseen: i64,
+    unread: i64,
+    total: i64,
+}
+
+impl Weight {
+    fn of(item: &InboxItem) -> Self {
+        if item.archived_at_us.is_some() {
+            return Self::default();
+        }
+        Self { unseen: item.seen_at_us.is_none().into(), unread: item.read_at_us.is_none().into(), total: 1 }
+    }
+
+    const fn minus(self, other: Self) -> Self {
+        Self {
+            unseen: self.unseen - other.unseen,
+            unread: self.unread - other.unread,
+            total: self.total - other.total,
+        }
+    }
+}
+
+/// Changes the event's item and moves the counters by the difference.
+fn mark(rows: &mut Rows, event: &Recorded, change: impl FnOnce(&mut InboxItem)) {
+    let mut moved = None;
+    rows.change(event.message_id.as_str(), &[], |item: &mut InboxItem| {
+        let before = Weight::of(item);
+        change(item);
+        item.last_position = event.position.0;
+        let difference = Weight::of(item).minus(before);
+        if difference != Weight::default() {
+            moved = Some((item.category.clone(), difference));
+        }
+    });
+    if let Some((category, difference)) = moved {
+        count(rows, event, category.as_deref(), difference);
+    }
+}
+
+/// Adds `weight` to the counters of the recipient's whole inbox and of `category`.
+fn count(rows: &mut Rows, event: &Recorded, category: Option<&str>, weight: Weight) {
+    for category in [Some(""), category].into_iter().flatten() {
+        let add = |counter: &mut InboxCounter| {
+            counter.unseen += weight.unseen;
+            counter.unread += weight.unread;
+            counter.total += weight.total;
+            counter.last_position = event.position.0;
+        };
+        if !rows.change(event.recipient_id.as_str(), &[Value::text(category)], add) {
+            rows.put(InboxCounter {
+                recipient_id: event.recipient_id.to_string(),
+                category: category.to_owned(),
+                shard: event.shard.0.into(),
+                unseen: weight.unseen,
+                unread: weight.unread,
+                total: weight.total,
+                last_position: event.position.0,
+            });
+        }
+    }
 }

@@ -67,6 +67,8 @@ const INDEXES: &str = "-- indexes";
 pub fn statements(ddl: &str, slot: &str) -> (Vec<String>, Vec<String>) {
     let (tables, indexes) = ddl.split_once(INDEXES).unwrap_or((ddl, ""));
     let split = |text: &str| {
+        let lines: Vec<_> = text.lines().filter(|it| !it.starts_with("--")).collect();
+        let text = lines.join("\n");
         let statements = text.split(';').map(str::trim).filter(|it| !it.is_empty());
         statements.map(|it| it.replace("{slot}", slot)).collect()
     };
@@ -85,4 +87,20 @@ pub fn fold_in_memory<'e>(
         projection.fold(event, &mut rows);
     }
     rows.into_all(projection.tables())
+}
+
+/// How long a text may be that is part of a key or an index, in characters.
+const LABEL_MAX: usize = 128;
+
+/// A text fit for a key or an index in every database: cut to a length they all take, and without
+/// white space at either end, which MySQL would not tell apart. Nothing is left of a blank one.
+fn label(text: Option<&str>) -> Option<String> {
+    let label: String = text?.trim().chars().take(LABEL_MAX).collect();
+    let label = label.trim_end();
+    (!label.is_empty()).then(|| label.to_owned())
+}
+
+/// A JSON object as text; none for the empty one.
+fn data_text(data: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
+    if data.is_empty() { None } else { serde_json::to_string(data).ok() }
 }

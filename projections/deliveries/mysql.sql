@@ -1,0 +1,53 @@
+-- Deliveries and attempts. Keys begin with the message, whose id mostly grows with time; the id of a
+-- delivery never does. An index on what is due turns the worker's search into a range.
+
+create table push_deliveries_{slot} (
+    message_id           varchar(128) character set ascii collate ascii_bin not null,
+    delivery_id          char(36) character set ascii collate ascii_bin not null,
+    recipient_id         varchar(128) not null,
+    shard                bigint not null,
+    position             bigint not null,
+    target_kind          varchar(32) character set ascii collate ascii_bin,
+    target               mediumtext,
+    provider             mediumtext,
+    status               varchar(32) character set ascii collate ascii_bin not null,
+    attempts             bigint not null,
+    due_at_us            bigint,
+    expires_at_us        bigint,
+    last_class           varchar(32) character set ascii collate ascii_bin,
+    last_code            mediumtext,
+    last_error           mediumtext,
+    provider_message_id  mediumtext,
+    delivered_at_us      bigint,
+    opened_at_us         bigint,
+    created_at_us        bigint not null,
+    updated_at_us        bigint not null,
+    last_position        bigint not null,
+    primary key (message_id, delivery_id)
+) engine = innodb default character set utf8mb4 collate utf8mb4_bin;
+
+create table push_attempts_{slot} (
+    message_id           varchar(128) character set ascii collate ascii_bin not null,
+    delivery_id          char(36) character set ascii collate ascii_bin not null,
+    attempt              bigint not null,
+    shard                bigint not null,
+    provider             mediumtext not null,
+    worker               mediumtext not null,
+    started_at_us        bigint not null,
+    lease_until_us       bigint not null,
+    ended_at_us          bigint,
+    outcome              varchar(32) character set ascii collate ascii_bin,
+    code                 mediumtext,
+    status               bigint,
+    answer               mediumtext,
+    duration_ms          bigint,
+    provider_message_id  mediumtext,
+    retry_at_us          bigint,
+    decision             mediumtext,
+    settles              bigint not null,
+    last_position        bigint not null,
+    primary key (message_id, delivery_id, attempt)
+) engine = innodb default character set utf8mb4 collate utf8mb4_bin;
+
+-- indexes
+create index push_deliveries_{slot}_due on push_deliveries_{slot} (due_at_us);

@@ -1,0 +1,38 @@
+-- The inbox: items newest first, and exact counts of those neither archived nor deleted.
+
+create table inbox_items_{slot} (
+    message_id      varchar(128) character set ascii collate ascii_bin not null,
+    recipient_id    varchar(128) not null,
+    shard           bigint not null,
+    position        bigint not null,
+    title           mediumtext not null,
+    body            mediumtext,
+    category        varchar(128),
+    link            mediumtext,
+    image_url       mediumtext,
+    data            mediumtext,
+    locale          mediumtext,
+    source          mediumtext,
+    occurred_at_us  bigint,
+    received_at_us  bigint not null,
+    expires_at_us   bigint,
+    seen_at_us      bigint,
+    read_at_us      bigint,
+    archived_at_us  bigint,
+    last_position   bigint not null,
+    primary key (message_id)
+) engine = innodb default character set utf8mb4 collate utf8mb4_bin;
+
+create table inbox_counters_{slot} (
+    recipient_id   varchar(128) not null,
+    category       varchar(128) not null,
+    shard          bigint not null,
+    unseen         bigint not null,
+    unread         bigint not null,
+    total          bigint not null,
+    last_position  bigint not null,
+    primary key (recipient_id, category)
+) engine = innodb default character set utf8mb4 collate utf8mb4_bin;
+
+-- indexes
+create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, position desc);

@@ -1,0 +1,38 @@
+-- The inbox: items newest first, and exact counts of those neither archived nor deleted.
+
+create table inbox_items_{slot} (
+    message_id      text collate "C" not null,
+    recipient_id    text collate "C" not null,
+    shard           bigint not null,
+    position        bigint not null,
+    title           text not null,
+    body            text,
+    category        text collate "C",
+    link            text,
+    image_url       text,
+    data            text,
+    locale          text,
+    source          text,
+    occurred_at_us  bigint,
+    received_at_us  bigint not null,
+    expires_at_us   bigint,
+    seen_at_us      bigint,
+    read_at_us      bigint,
+    archived_at_us  bigint,
+    last_position   bigint not null,
+    primary key (message_id)
+);
+
+create table inbox_counters_{slot} (
+    recipient_id   text collate "C" not null,
+    category       text collate "C" not null,
+    shard          bigint not null,
+    unseen         bigint not null,
+    unread         bigint not null,
+    total          bigint not null,
+    last_position  bigint not null,
+    primary key (recipient_id, category)
+) with (fillfactor = 70);
+
+-- indexes
+create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, position desc);

@@ -1,0 +1,38 @@
+-- The inbox: items newest first, and exact counts of those neither archived nor deleted.
+
+create table inbox_items_{slot} (
+    message_id      text not null,
+    recipient_id    text not null,
+    shard           integer not null,
+    position        integer not null,
+    title           text not null,
+    body            text,
+    category        text,
+    link            text,
+    image_url       text,
+    data            text,
+    locale          text,
+    source          text,
+    occurred_at_us  integer,
+    received_at_us  integer not null,
+    expires_at_us   integer,
+    seen_at_us      integer,
+    read_at_us      integer,
+    archived_at_us  integer,
+    last_position   integer not null,
+    primary key (message_id)
+) strict;
+
+create table inbox_counters_{slot} (
+    recipient_id   text not null,
+    category       text not null,
+    shard          integer not null,
+    unseen         integer not null,
+    unread         integer not null,
+    total          integer not null,
+    last_position  integer not null,
+    primary key (recipient_id, category)
+) strict, without rowid;
+
+-- indexes
+create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, position desc);
