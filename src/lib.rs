@@ -15,3 +15,5 @@ pub mod message;
 pub mod projection;
 pub mod provider;
 pub mod secret;
+pub mod store;
+pub mod stream;

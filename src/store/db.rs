@@ -1,0 +1,347 @@
+//! One executor over three pools: the only place that knows which database it speaks to.
+//!
+//! SQLite gets two pools, because it has one writer: every transaction that writes takes the single
+//! writing connection with `begin immediate`, and reads never wait for it. Behind a transaction
+//! pooler (`pooler`), statements are unnamed and every query runs inside an explicit transaction.
+
+use std::{str::FromStr, time::Duration};
+
+use sea_query::{MysqlQueryBuilder, PostgresQueryBuilder, SqliteQueryBuilder};
+use sea_query_sqlx::SqlxBinder;
+use sqlx::{
+    AssertSqlSafe, Executor, FromRow, MySql, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlRow},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+};
+
+use super::StoreError;
+
+/// Which SQL is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SQLite, embedded.
+    Sqlite,
+    /// `PostgreSQL`.
+    Postgres,
+    /// MySQL or MariaDB.
+    MySql,
+}
+
+/// How to reach a database.
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// `sqlite://PATH`, `postgres://…`, `mysql://…`.
+    pub url: String,
+    /// The way leads through a transaction pooler such as `PgBouncer`.
+    pub pooler: bool,
+    /// Connections at the most.
+    pub max_connections: u32,
+    /// How long to wait for one.
+    pub acquire_timeout: Duration,
+}
+
+/// The pools.
+#[derive(Debug, Clone)]
+pub enum Db {
+    /// One writer, many readers.
+    Sqlite {
+        /// For transactions that write: a single connection.
+        write: SqlitePool,
+        /// For everything else.
+        read: SqlitePool,
+    },
+    /// `PostgreSQL`.
+    Postgres {
+        /// The connections.
+        pool: PgPool,
+        /// Whether a transaction pooler is in between.
+        pooler: bool,
+    },
+    /// MySQL or MariaDB.
+    MySql(MySqlPool),
+}
+
+/// A transaction; rolls back when dropped without commit.
+pub enum Tx {
+    /// On SQLite.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// On `PostgreSQL`.
+    Postgres {
+        /// The transaction.
+        tx: Transaction<'static, Postgres>,
+        /// Whether statements may stay prepared.
+        persistent: bool,
+    },
+    /// On MySQL or MariaDB.
+    MySql(Transaction<'static, MySql>),
+}
+
+impl std::fmt::Debug for Tx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tx({:?})", self.dialect())
+    }
+}
+
+/// A row all three drivers decode; `#[derive(sqlx::FromRow)]` on the struct is enough.
+pub trait AnyRow:
+    Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + for<'r> FromRow<'r, MySqlRow>
+{
+}
+
+impl<T> AnyRow for T where
+    T: Send
+        + Unpin
+        + for<'r> FromRow<'r, SqliteRow>
+        + for<'r> FromRow<'r, PgRow>
+        + for<'r> FromRow<'r, MySqlRow>
+{
+}
+
+/// What a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Reads what is committed, statement by statement.
+    Read,
+    /// Reads one unchanging state of the database.
+    Snapshot,
+    /// Writes.
+    Write,
+}
+
+impl Db {
+    /// Opens the pools; connects at once, so that a wrong URL is noticed here.
+    pub async fn connect(options: &DbOptions) -> Result<Self, StoreError> {
+        let scheme = options.url.split(':').next().unwrap_or_default();
+        match scheme {
+            "sqlite" => Self::connect_sqlite(options).await,
+            "postgres" | "postgresql" => Self::connect_postgres(options).await,
+            "mysql" | "mariadb" => Self::connect_mysql(options).await,
+            _ => Err(StoreError::UnknownScheme(scheme.to_owned())),
+        }
+    }
+
+    async fn connect_sqlite(options: &DbOptions) -> Result<Self, StoreError> {
+        let connect = SqliteConnectOptions::from_str(&options.url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("cache_size", "-65536")
+            .pragma("temp_store", "memory")
+            .statement_cache_capacity(256);
+        let pool = || SqlitePoolOptions::new().acquire_timeout(options.acquire_timeout).idle_timeout(None);
+        let write = pool().max_connections(1).max_lifetime(None).connect_with(connect.clone()).await?;
+        let readers = options.max_connections.max(2) - 1;
+        let read = pool().max_connections(readers).connect_with(connect.pragma("query_only", "on")).await?;
+        Ok(Self::Sqlite { write, read })
+    }
+
+    async fn connect_postgres(options: &DbOptions) -> Result<Self, StoreError> {
+        let mut connect = PgConnectOptions::from_str(&options.url)?.application_name("notification-ledger");
+        if options.pooler {
+            connect = connect.extra_float_digits(None);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .connect_with(connect)
+            .await?;
+        Ok(Self::Postgres { pool, pooler: options.pooler })
+    }
+
+    async fn connect_mysql(options: &DbOptions) -> Result<Self, StoreError> {
+        let url = options.url.replacen("mariadb:", "mysql:", 1);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .after_connect(|connection, _| {
+                // Locks are taken row by row and reads see what is committed, as on PostgreSQL.
+                Box::pin(async move {
+                    connection.execute("set session transaction isolation level read committed").await?;
+                    Ok(())
+                })
+            })
+            .connect_with(MySqlConnectOptions::from_str(&url)?)
+            .await?;
+        Ok(Self::MySql(pool))
+    }
+
+    /// Which SQL it speaks.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite { .. } => Dialect::Sqlite,
+            Self::Postgres { .. } => Dialect::Postgres,
+            Self::MySql(_) => Dialect::MySql,
+        }
+    }
+
+    /// Closes the pools and waits until the connections are gone.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres { pool, .. } => pool.close().await,
+            Self::MySql(pool) => pool.close().await,
+        }
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&self, mode: Mode) -> Result<Tx, StoreError> {
+        Ok(match self {
+            Self::Sqlite { write, .. } if mode == Mode::Write => {
+                Tx::Sqlite(write.begin_with("begin immediate").await?)
+            }
+            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Postgres { pool, pooler } => {
+                let statement = match mode {
+                    Mode::Snapshot => "begin isolation level repeatable read, read only",
+                    Mode::Read | Mode::Write => "begin isolation level read committed",
+                };
+                Tx::Postgres { tx: pool.begin_with(statement).await?, persistent: !pooler }
+            }
+            Self::MySql(pool) if mode == Mode::Snapshot => {
+                // One text, so that the isolation level meets the very next transaction.
+                let statement = "set transaction isolation level repeatable read; \
+                                 start transaction with consistent snapshot, read only";
+                Tx::MySql(pool.begin_with(statement).await?)
+            }
+            Self::MySql(pool) => Tx::MySql(pool.begin().await?),
+        })
+    }
+
+    /// Runs one reading statement.
+    pub async fn all<T: AnyRow>(&self, statement: &(impl SqlxBinder + Sync)) -> Result<Vec<T>, StoreError> {
+        match self {
+            Self::Sqlite { read, .. } => {
+                let (sql, values) = statement.build_sqlx(SqliteQueryBuilder);
+                Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(read).await?)
+            }
+            Self::Postgres { pool, pooler: false } => {
+                let (sql, values) = statement.build_sqlx(PostgresQueryBuilder);
+                Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(pool).await?)
+            }
+            Self::Postgres { pooler: true, .. } => {
+                let mut tx = self.begin(Mode::Read).await?;
+                let rows = tx.all(statement).await?;
+                tx.commit().await?;
+                Ok(rows)
+            }
+            Self::MySql(pool) => {
+                let (sql, values) = statement.build_sqlx(MysqlQueryBuilder);
+                Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(pool).await?)
+            }
+        }
+    }
+
+    /// Runs one reading statement for its first row.
+    pub async fn first<T: AnyRow>(
+        &self,
+        statement: &(impl SqlxBinder + Sync),
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.all(statement).await?.into_iter().next())
+    }
+
+    /// Runs one writing statement in a transaction of its own; answers the rows it met.
+    pub async fn exec(&self, statement: &(impl SqlxBinder + Sync)) -> Result<u64, StoreError> {
+        let mut tx = self.begin(Mode::Write).await?;
+        let rows = tx.exec(statement).await?;
+        tx.commit().await?;
+        Ok(rows)
+    }
+}
+
+impl Tx {
+    /// Which SQL it speaks.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres { .. } => Dialect::Postgres,
+            Self::MySql(_) => Dialect::MySql,
+        }
+    }
+
+    /// Makes everything so far durable.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres { tx, .. } => tx.commit().await?,
+            Self::MySql(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Undoes everything so far.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await?,
+            Self::Postgres { tx, .. } => tx.rollback().await?,
+            Self::MySql(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+
+    /// Runs a statement for its rows.
+    pub async fn all<T: AnyRow>(
+        &mut self,
+        statement: &(impl SqlxBinder + Sync),
+    ) -> Result<Vec<T>, StoreError> {
+        Ok(match self {
+            Self::Sqlite(tx) => {
+                let (sql, values) = statement.build_sqlx(SqliteQueryBuilder);
+                sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(&mut **tx).await?
+            }
+            Self::Postgres { tx, persistent } => {
+                let (sql, values) = statement.build_sqlx(PostgresQueryBuilder);
+                let query = sqlx::query_as_with(AssertSqlSafe(sql), values).persistent(*persistent);
+                query.fetch_all(&mut **tx).await?
+            }
+            Self::MySql(tx) => {
+                let (sql, values) = statement.build_sqlx(MysqlQueryBuilder);
+                sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(&mut **tx).await?
+            }
+        })
+    }
+
+    /// Runs a statement for its first row.
+    pub async fn first<T: AnyRow>(
+        &mut self,
+        statement: &(impl SqlxBinder + Sync),
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.all(statement).await?.into_iter().next())
+    }
+
+    /// Runs a statement; answers how many rows it met.
+    pub async fn exec(&mut self, statement: &(impl SqlxBinder + Sync)) -> Result<u64, StoreError> {
+        Ok(match self {
+            Self::Sqlite(tx) => {
+                let (sql, values) = statement.build_sqlx(SqliteQueryBuilder);
+                sqlx::query_with(AssertSqlSafe(sql), values).execute(&mut **tx).await?.rows_affected()
+            }
+            Self::Postgres { tx, persistent } => {
+                let (sql, values) = statement.build_sqlx(PostgresQueryBuilder);
+                let query = sqlx::query_with(AssertSqlSafe(sql), values).persistent(*persistent);
+                query.execute(&mut **tx).await?.rows_affected()
+            }
+            Self::MySql(tx) => {
+                let (sql, values) = statement.build_sqlx(MysqlQueryBuilder);
+                sqlx::query_with(AssertSqlSafe(sql), values).execute(&mut **tx).await?.rows_affected()
+            }
+        })
+    }
+
+    /// Runs statements of our own files (DDL), without parameters.
+    pub async fn script(&mut self, sql: String) -> Result<(), StoreError> {
+        let script = sqlx::raw_sql(AssertSqlSafe(sql));
+        match self {
+            Self::Sqlite(tx) => script.execute(&mut **tx).await.map(drop)?,
+            Self::Postgres { tx, .. } => script.execute(&mut **tx).await.map(drop)?,
+            Self::MySql(tx) => script.execute(&mut **tx).await.map(drop)?,
+        }
+        Ok(())
+    }
+}

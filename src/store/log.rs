@@ -1,0 +1,533 @@
+//! The log: appending under the shard's lock, and reading.
+//!
+//! Appending is one transaction, the same on every database: lock the shard; read what the log has of
+//! these messages; decide; insert with explicit positions; move the head; commit. The lock is held
+//! until the commit, so positions become visible in order and without a gap: a reader needs only
+//! `position > checkpoint`.
+
+use std::{collections::HashMap, sync::Arc};
+
+use sea_query::{Expr, ExprTrait, LockType, Order, Query, SelectStatement};
+use sqlx::FromRow;
+
+use super::{
+    Dialect, Mode, Store, StoreError, Tx,
+    bulk::{self, Cell, Kind, OnDuplicate, Spec},
+};
+use crate::{
+    clock::Timestamp,
+    event::{
+        Event, Metadata, Recorded,
+        codec::{self, CodecError},
+    },
+    id::{Cursor, MessageId, Position, RecipientId, Shard, Version},
+    message::ContentHash,
+    stream::{Command, Origin, Refusal, Stream, decide},
+};
+
+/// One thing to do in a shard.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Whose stream.
+    pub message_id: MessageId,
+    /// What to do.
+    pub command: Command,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// How the ledger came to know.
+    pub metadata: Metadata,
+}
+
+/// What became of an [`Entry`].
+#[derive(Debug, Clone)]
+pub enum Applied {
+    /// Events were appended.
+    Appended {
+        /// Of the last of them.
+        cursor: Cursor,
+        /// All of them.
+        events: Vec<Event>,
+        /// The message they are about.
+        origin: Option<Arc<Origin>>,
+    },
+    /// It was so already.
+    Unchanged {
+        /// Of the message's last event that is known here.
+        cursor: Cursor,
+    },
+    /// It does not fit.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Of the message's last event that is known here, if there is such a message.
+        cursor: Option<Cursor>,
+    },
+    /// The message id lives in another shard; ask there.
+    Elsewhere(Shard),
+}
+
+/// Columns of `notification_events`, in the order they are written and read.
+const COLUMNS: [Spec; 12] = [
+    Spec { name: "shard", kind: Kind::Int },
+    Spec { name: "position", kind: Kind::Int },
+    Spec { name: "message_id", kind: Kind::Text },
+    Spec { name: "version", kind: Kind::Int },
+    Spec { name: "type", kind: Kind::Text },
+    Spec { name: "schema_version", kind: Kind::Int },
+    Spec { name: "recipient_id", kind: Kind::Text },
+    Spec { name: "occurred_at_us", kind: Kind::Int },
+    Spec { name: "recorded_at_us", kind: Kind::Int },
+    Spec { name: "content_hash", kind: Kind::Bytes },
+    Spec { name: "payload", kind: Kind::Text },
+    Spec { name: "metadata", kind: Kind::Text },
+];
+
+/// Columns of `message_redeliveries`: the key, two counts to add up, and what the last one looked like.
+const AGAIN_COLUMNS: [Spec; 5] = [
+    Spec { name: "message_id", kind: Kind::Text },
+    Spec { name: "redelivered", kind: Kind::Int },
+    Spec { name: "conflicting", kind: Kind::Int },
+    Spec { name: "last_at_us", kind: Kind::Int },
+    Spec { name: "last_ingress", kind: Kind::Text },
+];
+
+#[derive(FromRow)]
+struct HeadRow {
+    head: i64,
+}
+
+#[derive(FromRow)]
+struct KnownRow {
+    message_id: String,
+    shard: i16,
+    position: i64,
+    content_hash: Option<Vec<u8>>,
+}
+
+#[derive(FromRow)]
+struct EventRow {
+    shard: i16,
+    position: i64,
+    message_id: String,
+    version: i32,
+    #[sqlx(rename = "type")]
+    kind: String,
+    schema_version: i16,
+    recipient_id: String,
+    occurred_at_us: i64,
+    recorded_at_us: i64,
+    content_hash: Option<Vec<u8>>,
+    payload: String,
+    metadata: String,
+}
+
+/// What is known of one message while its shard is locked.
+#[derive(Default)]
+struct Known {
+    home: Option<Shard>,
+    content_hash: Option<ContentHash>,
+    /// Whether `stream` holds all events; a plain redelivery does not need them.
+    loaded: bool,
+    stream: Stream,
+    next_version: i32,
+    last_position: i64,
+}
+
+/// The batch while it is decided.
+struct Batch {
+    shard: Shard,
+    now: Timestamp,
+    head: i64,
+    known: HashMap<MessageId, Known>,
+    rows: Vec<Vec<Cell>>,
+    again: HashMap<MessageId, Again>,
+}
+
+/// Arrivals that need no event.
+#[derive(Default)]
+struct Again {
+    redelivered: i64,
+    conflicting: i64,
+    ingress: Option<String>,
+}
+
+impl Store {
+    /// Applies `entries` in order, in one transaction of `shard`. Nothing of it is visible before all
+    /// of it is durable; on an error nothing has happened.
+    pub async fn append(
+        &self,
+        shard: Shard,
+        entries: &[Entry],
+        now: Timestamp,
+    ) -> Result<Vec<Applied>, StoreError> {
+        let mut tx = self.db.begin(Mode::Write).await?;
+        let head = lock_shard(&mut tx, shard).await?;
+        let known = load(&mut tx, shard, entries).await?;
+        let mut batch = Batch { shard, now, head, known, rows: Vec::new(), again: HashMap::new() };
+        let mut applied = Vec::with_capacity(entries.len());
+        for entry in entries {
+            applied.push(batch.apply(entry)?);
+        }
+        if batch.rows.is_empty() && batch.again.is_empty() {
+            tx.rollback().await?;
+            return Ok(applied);
+        }
+        if !batch.rows.is_empty() {
+            bulk::insert(&mut tx, "notification_events", &COLUMNS, batch.rows, OnDuplicate::Fail).await?;
+            move_head(&mut tx, shard, batch.head).await?;
+        }
+        count_again(&mut tx, batch.again, now).await?;
+        tx.commit().await?;
+        Ok(applied)
+    }
+
+    /// All events of one message, in order.
+    pub async fn stream(&self, message: &MessageId) -> Result<Vec<Recorded>, StoreError> {
+        let statement = select_events()
+            .and_where(Expr::col("message_id").eq(message.as_str()))
+            .order_by("version", Order::Asc)
+            .to_owned();
+        let rows: Vec<EventRow> = self.db.all(&statement).await?;
+        rows.into_iter().map(EventRow::decode).collect()
+    }
+
+    /// Up to `limit` events of a shard after a position, in order.
+    pub async fn events_after(
+        &self,
+        shard: Shard,
+        after: Position,
+        limit: u64,
+    ) -> Result<Vec<Recorded>, StoreError> {
+        let rows: Vec<EventRow> = self.db.all(&range(shard, after, None, limit)).await?;
+        rows.into_iter().map(EventRow::decode).collect()
+    }
+
+    /// The last position of every shard.
+    pub async fn heads(&self) -> Result<Vec<Cursor>, StoreError> {
+        #[derive(FromRow)]
+        struct Row {
+            shard: i16,
+            head: i64,
+        }
+        let statement = Query::select()
+            .columns(["shard", "head"])
+            .from("log_shards")
+            .order_by("shard", Order::Asc)
+            .to_owned();
+        let rows: Vec<Row> = self.db.all(&statement).await?;
+        rows.iter().map(|row| Ok(Cursor { shard: shard(row.shard)?, position: Position(row.head) })).collect()
+    }
+
+    /// The shard that a message lives in.
+    pub async fn home_of(&self, message: &MessageId) -> Result<Option<Shard>, StoreError> {
+        #[derive(FromRow)]
+        struct Row {
+            shard: i16,
+        }
+        let statement = Query::select()
+            .column("shard")
+            .from("notification_events")
+            .and_where(Expr::col("message_id").eq(message.as_str()))
+            .and_where(Expr::col("version").eq(0))
+            .to_owned();
+        let row: Option<Row> = self.db.first(&statement).await?;
+        row.map(|row| shard(row.shard)).transpose()
+    }
+
+    /// How often a message came again.
+    pub async fn redeliveries(&self, message: &MessageId) -> Result<Redeliveries, StoreError> {
+        #[derive(FromRow)]
+        struct Row {
+            redelivered: i64,
+            conflicting: i64,
+            last_at_us: i64,
+            last_ingress: Option<String>,
+        }
+        let statement = Query::select()
+            .columns(["redelivered", "conflicting", "last_at_us", "last_ingress"])
+            .from("message_redeliveries")
+            .and_where(Expr::col("message_id").eq(message.as_str()))
+            .to_owned();
+        let row: Option<Row> = self.db.first(&statement).await?;
+        Ok(row.map_or_else(Redeliveries::default, |row| Redeliveries {
+            redelivered: row.redelivered,
+            conflicting: row.conflicting,
+            last_at: Some(Timestamp::from_micros(row.last_at_us)),
+            last_ingress: row.last_ingress,
+        }))
+    }
+}
+
+/// Evidence of arrivals that appended nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Redeliveries {
+    /// The same content again.
+    pub redelivered: i64,
+    /// Other content that had been recorded as a conflict before.
+    pub conflicting: i64,
+    /// The last time of either.
+    pub last_at: Option<Timestamp>,
+    /// The door it last came in by.
+    pub last_ingress: Option<String>,
+}
+
+async fn lock_shard(tx: &mut Tx, shard: Shard) -> Result<i64, StoreError> {
+    let mut statement = Query::select();
+    statement.column("head").from("log_shards").and_where(Expr::col("shard").eq(shard_column(shard)));
+    if tx.dialect() != Dialect::Sqlite {
+        statement.lock(LockType::Update);
+    }
+    let row: Option<HeadRow> = tx.first(&statement).await?;
+    row.map(|row| row.head).ok_or_else(|| StoreError::Corrupt(format!("log_shards has no shard {shard}")))
+}
+
+async fn move_head(tx: &mut Tx, shard: Shard, head: i64) -> Result<(), StoreError> {
+    let statement = Query::update()
+        .table("log_shards")
+        .value("head", head)
+        .and_where(Expr::col("shard").eq(shard_column(shard)))
+        .to_owned();
+    tx.exec(&statement).await.map(drop)
+}
+
+/// Reads what the log has of these messages: the first event of each, and the whole stream where the
+/// decision needs more than whether the content is the same.
+async fn load(
+    tx: &mut Tx,
+    shard: Shard,
+    entries: &[Entry],
+) -> Result<HashMap<MessageId, Known>, StoreError> {
+    let mut known: HashMap<MessageId, Known> =
+        entries.iter().map(|entry| (entry.message_id.clone(), Known::default())).collect();
+    let ids = known.keys().map(MessageId::as_str).collect::<Vec<_>>();
+    let first = "select message_id, shard, position, content_hash from notification_events where version = 0";
+    let rows: Vec<KnownRow> = bulk::all_in(tx, first, "message_id", "", &ids).await?;
+    for row in rows {
+        let (id, home) = (message_id(row.message_id)?, self::shard(row.shard)?);
+        let Some(it) = known.get_mut(&id) else { continue };
+        it.home = Some(home);
+        it.content_hash = row.content_hash.map(content_hash).transpose()?;
+        it.last_position = row.position;
+    }
+    let whole = |entry: &&Entry| {
+        let Some(it) = known.get(&entry.message_id).filter(|it| it.home == Some(shard)) else { return false };
+        match &entry.command {
+            Command::Receive(arrival) => it.content_hash != Some(arrival.content_hash),
+            _ => true,
+        }
+    };
+    let mut ids: Vec<_> = entries.iter().filter(whole).map(|entry| entry.message_id.clone()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let ids: Vec<_> = ids.iter().map(MessageId::as_str).collect();
+    let names = COLUMNS.map(|it| it.name).join(", ");
+    let whole = format!("select {names} from notification_events where true");
+    let rows: Vec<EventRow> =
+        bulk::all_in(tx, &whole, "message_id", " order by message_id, version", &ids).await?;
+    for row in rows {
+        let hash = row.content_hash.clone().map(content_hash).transpose()?;
+        let event = row.decode()?;
+        let Some(it) = known.get_mut(&event.message_id) else { continue };
+        it.loaded = true;
+        it.next_version = event.version.0 + 1;
+        it.last_position = event.position.0;
+        it.stream.apply(&event.body, hash);
+    }
+    Ok(known)
+}
+
+impl Batch {
+    fn apply(&mut self, entry: &Entry) -> Result<Applied, StoreError> {
+        let shard = self.shard;
+        let known = self.known.entry(entry.message_id.clone()).or_default();
+        if let Some(home) = known.home.filter(|&home| home != shard) {
+            return Ok(Applied::Elsewhere(home));
+        }
+        let at = |position| Cursor { shard, position: Position(position) };
+        let cursor = known.home.map(|_| at(known.last_position));
+        let decided = match (&entry.command, known.loaded, known.content_hash) {
+            (Command::Receive(arrival), false, Some(hash)) if hash == arrival.content_hash => {
+                Err(Refusal::Redelivered)
+            }
+            (command, ..) => decide(&known.stream, command, self.now),
+        };
+        let events = match decided {
+            Ok(events) => events,
+            Err(refusal) => {
+                self.note_again(entry, &refusal);
+                return Ok(Applied::Refused { refusal, cursor });
+            }
+        };
+        if events.is_empty() {
+            return Ok(match cursor {
+                Some(cursor) => Applied::Unchanged { cursor },
+                None => Applied::Refused { refusal: Refusal::UnknownMessage, cursor },
+            });
+        }
+        self.record(entry, &events)?;
+        let known = self.known.get(&entry.message_id);
+        let origin = known.and_then(|it| it.stream.origin().cloned());
+        Ok(Applied::Appended { cursor: at(self.head), events, origin })
+    }
+
+    /// Gives the events their places and takes them into the stream, for the entries that follow.
+    fn record(&mut self, entry: &Entry, events: &[Event]) -> Result<(), StoreError> {
+        let known = self.known.entry(entry.message_id.clone()).or_default();
+        let codec = |position| {
+            let shard = shard_column(self.shard);
+            move |source| StoreError::Codec { shard, position, source }
+        };
+        let metadata = serde_json::to_string(&entry.metadata)
+            .map_err(|source| CodecError::BadPayload { kind: "metadata".to_owned(), source })
+            .map_err(codec(self.head))?;
+        for (at, event) in events.iter().enumerate() {
+            self.head += 1;
+            let hash = match (&entry.command, event) {
+                (Command::Receive(arrival), Event::MessageReceived(_)) => Some(arrival.content_hash),
+                _ => None,
+            };
+            let encoded = codec::encode(event).map_err(codec(self.head))?;
+            known.stream.apply(event, hash);
+            let recipient =
+                known.stream.origin().map(|origin| origin.message.recipient_id.to_string()).unwrap_or_default();
+            // What follows from an arrival came by no door of its own.
+            let metadata = if at == 0 { metadata.clone() } else { "{}".to_owned() };
+            self.rows.push(vec![
+                Cell::Int(i64::from(self.shard.0)),
+                Cell::Int(self.head),
+                Cell::Text(entry.message_id.to_string()),
+                Cell::Int(i64::from(known.next_version)),
+                Cell::Text(encoded.kind.to_owned()),
+                Cell::Int(i64::from(encoded.schema_version)),
+                Cell::Text(recipient),
+                Cell::Int(entry.occurred_at.as_micros()),
+                Cell::Int(self.now.as_micros()),
+                hash.map_or(Cell::Null, |hash| Cell::Bytes(hash.0.to_vec())),
+                Cell::Text(encoded.payload),
+                Cell::Text(metadata),
+            ]);
+            known.next_version += 1;
+            known.last_position = self.head;
+            known.home = Some(self.shard);
+            known.loaded = true;
+            known.content_hash = hash.or(known.content_hash);
+        }
+        Ok(())
+    }
+
+    fn note_again(&mut self, entry: &Entry, refusal: &Refusal) {
+        let (redelivered, conflicting) = match refusal {
+            Refusal::Redelivered => (1, 0),
+            Refusal::ConflictKnown => (0, 1),
+            _ => return,
+        };
+        let again = self.again.entry(entry.message_id.clone()).or_default();
+        again.redelivered += redelivered;
+        again.conflicting += conflicting;
+        again.ingress.clone_from(&entry.metadata.ingress);
+    }
+}
+
+/// Adds to the evidence of arrivals that appended nothing.
+async fn count_again(
+    tx: &mut Tx,
+    again: HashMap<MessageId, Again>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut again: Vec<_> = again.into_iter().collect();
+    // One order everywhere, so that two shards that count the same messages cannot deadlock.
+    again.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let rows = again.into_iter().map(|(id, it)| {
+        vec![
+            Cell::Text(id.into()),
+            Cell::Int(it.redelivered),
+            Cell::Int(it.conflicting),
+            Cell::Int(now.as_micros()),
+            it.ingress.map_or(Cell::Null, Cell::Text),
+        ]
+    });
+    bulk::insert(tx, "message_redeliveries", &AGAIN_COLUMNS, rows.collect(), OnDuplicate::Add { key_len: 1, add: 2 })
+        .await
+}
+
+fn select_events() -> SelectStatement {
+    let columns = COLUMNS.map(|it| it.name);
+    Query::select().columns(columns).from("notification_events").to_owned()
+}
+
+/// Events of a shard after one position and, where given, up to another.
+fn range(shard: Shard, after: Position, upto: Option<Position>, limit: u64) -> SelectStatement {
+    let mut statement = select_events();
+    statement
+        .and_where(Expr::col("shard").eq(shard_column(shard)))
+        .and_where(Expr::col("position").gt(after.0))
+        .order_by("position", Order::Asc)
+        .limit(limit);
+    if let Some(upto) = upto {
+        statement.and_where(Expr::col("position").lte(upto.0));
+    }
+    statement
+}
+
+/// Reads a range of events within a transaction; what cannot be decoded ends the list and comes as
+/// the error of that place, so that everything before it can still be folded.
+pub(super) async fn read_range(
+    tx: &mut Tx,
+    shard: Shard,
+    after: Position,
+    upto: Option<Position>,
+    limit: u64,
+) -> Result<(Vec<Recorded>, Option<StoreError>), StoreError> {
+    let rows: Vec<EventRow> = tx.all(&range(shard, after, upto, limit)).await?;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row.decode() {
+            Ok(event) => events.push(event),
+            Err(error @ StoreError::Codec { .. }) => return Ok((events, Some(error))),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((events, None))
+}
+
+impl EventRow {
+    fn decode(self) -> Result<Recorded, StoreError> {
+        let bad = |source| StoreError::Codec { shard: self.shard, position: self.position, source };
+        let schema_version = i32::from(self.schema_version);
+        let body = codec::decode(&self.kind, schema_version, &self.payload).map_err(bad)?;
+        let metadata: Metadata = serde_json::from_str(&self.metadata)
+            .map_err(|source| CodecError::BadPayload { kind: "metadata".to_owned(), source })
+            .map_err(bad)?;
+        Ok(Recorded {
+            shard: shard(self.shard)?,
+            position: Position(self.position),
+            message_id: message_id(self.message_id)?,
+            version: Version(self.version),
+            recipient_id: RecipientId::try_from(self.recipient_id)
+                .map_err(|error| StoreError::Corrupt(format!("recipient_id {error}")))?,
+            occurred_at: Timestamp::from_micros(self.occurred_at_us),
+            recorded_at: Timestamp::from_micros(self.recorded_at_us),
+            body,
+            metadata,
+        })
+    }
+}
+
+fn message_id(text: String) -> Result<MessageId, StoreError> {
+    MessageId::try_from(text).map_err(|error| StoreError::Corrupt(format!("message_id {error}")))
+}
+
+fn content_hash(bytes: Vec<u8>) -> Result<ContentHash, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("content_hash has not 32 bytes".to_owned()))?;
+    Ok(ContentHash(bytes))
+}
+
+/// A shard as the databases hold it.
+pub(super) fn shard_column(shard: Shard) -> i16 {
+    i16::try_from(shard.0).unwrap_or(i16::MAX)
+}
+
+/// A shard as the databases gave it.
+pub(super) fn shard(column: i16) -> Result<Shard, StoreError> {
+    u16::try_from(column).map(Shard).map_err(|_| StoreError::Corrupt(format!("shard {column}")))
+}

@@ -1,0 +1,110 @@
+//! Where everything is kept. SQL lives here and nowhere else.
+//!
+//! The verbs are whole transactions: no pool, transaction or driver row crosses this seam. The same
+//! verbs exist on SQLite, PostgreSQL and MySQL/MariaDB and pass the same conformance suite.
+
+mod bulk;
+mod db;
+mod error;
+mod log;
+mod projections;
+mod schema;
+
+use std::sync::Arc;
+
+use crate::{
+    clock::Timestamp,
+    id::{RecipientId, Shard},
+};
+
+pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
+pub use error::StoreError;
+pub use log::{Applied, Entry};
+pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
+
+/// The ledger's own database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Db,
+    identity: Arc<Identity>,
+}
+
+/// What was fixed when the ledger was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// A UUID.
+    pub ledger_id: String,
+    /// How many shards the log has.
+    pub shards: u16,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// What to fix when a ledger is created.
+#[derive(Debug, Clone)]
+pub struct NewLedger {
+    /// A fresh UUID.
+    pub ledger_id: String,
+    /// How many shards; none takes the database's own default: 1 on SQLite, 4 elsewhere.
+    pub shards: Option<u16>,
+    /// Now.
+    pub created_at: Timestamp,
+}
+
+impl Store {
+    /// Opens an existing ledger.
+    pub async fn open(options: &DbOptions) -> Result<Self, StoreError> {
+        Self::identify(Db::connect(options).await?).await
+    }
+
+    /// Brings the schema up to date, creates the ledger where there is none, and opens it.
+    ///
+    /// `direct` leads to the same database without a transaction pooler, which migrations need.
+    pub async fn create_or_open(
+        options: &DbOptions,
+        direct: Option<&DbOptions>,
+        new: &NewLedger,
+    ) -> Result<Self, StoreError> {
+        let db = Db::connect(direct.unwrap_or(options)).await?;
+        schema::migrate(&db).await?;
+        schema::create_ledger(&db, new).await?;
+        if direct.is_some() {
+            db.close().await;
+            return Self::open(options).await;
+        }
+        Self::identify(db).await
+    }
+
+    async fn identify(db: Db) -> Result<Self, StoreError> {
+        let identity = schema::identity(&db).await?.ok_or(StoreError::NoLedger)?;
+        Ok(Self { db, identity: Arc::new(identity) })
+    }
+
+    /// What was fixed when the ledger was created.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The database.
+    #[must_use]
+    pub const fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// All shards.
+    pub fn shards(&self) -> impl Iterator<Item = Shard> + use<> {
+        (0..self.identity.shards).map(Shard)
+    }
+
+    /// The shard of a recipient.
+    #[must_use]
+    pub fn shard_of(&self, recipient: &RecipientId) -> Shard {
+        Shard::of(recipient, self.identity.shards)
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+}

@@ -1,0 +1,79 @@
+//! Migrations, and what is fixed when a ledger is created.
+
+use sea_query::{Expr, OnConflict, Query};
+use sqlx::FromRow;
+
+use super::{Db, Dialect, Identity, Mode, NewLedger, StoreError};
+use crate::clock::Timestamp;
+
+static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
+static MYSQL: sqlx::migrate::Migrator = sqlx::migrate!("migrations/mysql");
+
+/// Applies what is missing; several processes may try at once.
+pub(super) async fn migrate(db: &Db) -> Result<(), StoreError> {
+    match db {
+        Db::Sqlite { write, .. } => SQLITE.run(write).await?,
+        Db::Postgres { pool, .. } => POSTGRES.run(pool).await?,
+        Db::MySql(pool) => MYSQL.run(pool).await?,
+    }
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct LedgerRow {
+    ledger_id: String,
+    shards: i16,
+    created_at_us: i64,
+}
+
+/// What is stored about the ledger, if the schema is there and holds one.
+pub(super) async fn identity(db: &Db) -> Result<Option<Identity>, StoreError> {
+    let statement =
+        Query::select().columns(["ledger_id", "shards", "created_at_us"]).from("ledger").to_owned();
+    let row: Option<LedgerRow> = match db.first(&statement).await {
+        Ok(row) => row,
+        Err(error) if is_missing_table(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(row) = row else { return Ok(None) };
+    let shards = u16::try_from(row.shards)
+        .map_err(|_| StoreError::Corrupt(format!("ledger.shards is {}", row.shards)))?;
+    let created_at = Timestamp::from_micros(row.created_at_us);
+    Ok(Some(Identity { ledger_id: row.ledger_id, shards, created_at }))
+}
+
+/// `42P01` is PostgreSQL's and `42S02` MySQL's "no such table"; SQLite has only its general code 1.
+fn is_missing_table(error: &StoreError) -> bool {
+    let StoreError::Database(sqlx::Error::Database(error)) = error else { return false };
+    matches!(error.code().as_deref(), Some("42P01" | "42S02" | "1"))
+}
+
+/// Writes the ledger's identity and its shards, unless another process did already.
+pub(super) async fn create_ledger(db: &Db, new: &NewLedger) -> Result<(), StoreError> {
+    let default = if db.dialect() == Dialect::Sqlite { 1 } else { 4 };
+    let shards = i16::try_from(new.shards.unwrap_or(default)).unwrap_or(i16::MAX);
+    let mut tx = db.begin(Mode::Write).await?;
+    let ledger = Query::insert()
+        .into_table("ledger")
+        .columns(["id", "ledger_id", "shards", "created_at_us"])
+        .values_panic([
+            Expr::value(1_i16),
+            Expr::value(new.ledger_id.clone()),
+            Expr::value(shards),
+            Expr::value(new.created_at.as_micros()),
+        ])
+        .on_conflict(OnConflict::column("id").do_nothing_on(["id"]).to_owned())
+        .to_owned();
+    tx.exec(&ledger).await?;
+    let stored = Query::select().columns(["ledger_id", "shards", "created_at_us"]).from("ledger").to_owned();
+    let stored: LedgerRow = tx.first(&stored).await?.ok_or(StoreError::NoLedger)?;
+    let mut rows = Query::insert();
+    rows.into_table("log_shards").columns(["shard", "head"]);
+    for shard in 0..stored.shards {
+        rows.values_panic([Expr::value(shard), Expr::value(0_i64)]);
+    }
+    rows.on_conflict(OnConflict::column("shard").do_nothing_on(["shard"]).to_owned());
+    tx.exec(&rows).await?;
+    tx.commit().await
+}
