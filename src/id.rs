@@ -197,6 +197,14 @@ pub struct Cursor {
     pub position: Position,
 }
 
+impl Cursor {
+    /// Before the first event of the first shard.
+    #[must_use]
+    pub const fn start() -> Self {
+        Self { shard: Shard(0), position: Position(0) }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.shard, self.position)

@@ -11,9 +11,12 @@
 pub mod clock;
 pub mod event;
 pub mod id;
+pub mod ledger;
 pub mod message;
+pub mod metric;
 pub mod projection;
 pub mod provider;
+pub mod routing;
 pub mod secret;
 pub mod store;
 pub mod stream;

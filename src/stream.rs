@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::{
     clock::Timestamp,
     event::{
-        Decision, Event, FailureClass, MessageConflicted, MessageReceived, PlannedDelivery, PushAttemptFailed,
-        PushAttemptLost, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushPlanned, PushSuppressed,
-        SuppressReason, Verdict,
+        Decision, Event, FailureClass, MessageConflicted, MessageReceived, PlannedDelivery,
+        PushAttemptFailed, PushAttemptLost, PushAttemptStarted, PushAttemptSucceeded, PushExhausted,
+        PushPlanned, PushSuppressed, SuppressReason, Verdict,
     },
     id::{DeliveryId, RecipientId},
     message::{ContentHash, Message},

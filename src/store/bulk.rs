@@ -6,11 +6,8 @@
 //! statements stay few.
 
 use sqlx::{
-    AssertSqlSafe, MySql, Postgres, Row as _, Sqlite,
-    mysql::MySqlArguments,
-    postgres::PgArguments,
-    query::Query,
-    sqlite::SqliteArguments,
+    AssertSqlSafe, MySql, Postgres, Row as _, Sqlite, mysql::MySqlArguments, postgres::PgArguments,
+    query::Query, sqlite::SqliteArguments,
 };
 
 use super::{AnyRow, StoreError, Tx};
@@ -96,7 +93,8 @@ pub(super) async fn insert(
         Tx::Sqlite(tx) => {
             let mut rows = rows.into_iter();
             for size in powers_of_two(rows.len()) {
-                let sql = values_insert(table, columns, size, &standard_conflict(table, columns, on_duplicate));
+                let sql =
+                    values_insert(table, columns, size, &standard_conflict(table, columns, on_duplicate));
                 let cells = rows.by_ref().take(size).flatten();
                 let query = cells.fold(sqlx::query(AssertSqlSafe(sql)), bind_sqlite);
                 query.execute(&mut **tx).await?;
@@ -150,39 +148,90 @@ pub(super) async fn all_in<T: AnyRow>(
     Ok(rows)
 }
 
-/// Reads the rows of a projection's table that have one of these keys.
+/// Reads the rows of a projection's table whose key begins with one of these texts.
 pub(super) async fn fetch(
     tx: &mut Tx,
     physical: &str,
     table: &'static Table,
-    keys: &[&Key],
+    firsts: &[&str],
 ) -> Result<Vec<Vec<Value>>, StoreError> {
-    let columns: Vec<_> = table.columns.iter().map(|it| it.name).collect();
+    let (names, first) = (column_names(table), table.columns[0].name);
     let mut found = Vec::new();
-    for keys in keys.chunks(MAX_KEYS) {
-        let mut sql = format!("select {} from {physical} where ", columns.join(", "));
+    for firsts in firsts.chunks(MAX_KEYS) {
+        let select = format!("select {names} from {physical} where {first}");
         match tx {
             Tx::Postgres { tx, persistent } => {
-                sql.push_str(&unnest_keys(table));
-                let query = bind_key_columns(sqlx::query(AssertSqlSafe(sql)), table, keys);
+                let query = sqlx::query(AssertSqlSafe(format!("{select} = any($1)"))).bind(firsts);
                 for row in query.persistent(*persistent).fetch_all(&mut **tx).await? {
                     found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
                 }
             }
             Tx::Sqlite(tx) => {
-                sql.push_str(&json_keys(table));
-                let query = sqlx::query(AssertSqlSafe(sql)).bind(keys_as_json(keys));
+                let sql = format!("{select} in (select value from json_each(?))");
+                let query = sqlx::query(AssertSqlSafe(sql)).bind(serde_json::Value::from(firsts).to_string());
                 for row in query.fetch_all(&mut **tx).await? {
                     found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
                 }
             }
             Tx::MySql(tx) => {
-                let size = keys.len().next_power_of_two();
-                sql.push_str(&listed_keys(table, size));
-                let query = repeat_last(keys, size).fold(sqlx::query(AssertSqlSafe(sql)), bind_mysql);
+                let size = firsts.len().next_power_of_two();
+                let sql = format!("{select} in ({})", vec!["?"; size].join(","));
+                let padded = firsts.iter().chain(firsts.last().into_iter().cycle()).take(size);
+                let query = padded.fold(sqlx::query(AssertSqlSafe(sql)), |query, first| query.bind(*first));
                 for row in query.fetch_all(&mut **tx).await? {
                     found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
                 }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Reads up to `limit` rows of a projection's table in key order, after a key.
+pub(super) async fn scan(
+    tx: &mut Tx,
+    physical: &str,
+    table: &'static Table,
+    after: Option<&Key>,
+    limit: usize,
+) -> Result<Vec<Vec<Value>>, StoreError> {
+    let (names, keys) = (column_names(table), key_names(table));
+    let mut sql = format!("select {names} from {physical}");
+    if after.is_some() {
+        // The first condition alone is the index range; MySQL makes none of the second.
+        let (first, width) = (table.columns[0].name, table.key_len);
+        let marks = match tx {
+            Tx::Postgres { .. } => (1..=width).map(|at| format!("${}", at + 1)).collect::<Vec<_>>(),
+            Tx::Sqlite(_) | Tx::MySql(_) => vec!["?".to_owned(); width],
+        };
+        let mark = if matches!(tx, Tx::Postgres { .. }) { "$1" } else { "?" };
+        sql.push_str(&format!(" where {first} >= {mark} and ({keys}) > ({})", marks.join(",")));
+    }
+    sql.push_str(&format!(" order by {keys} limit {limit}"));
+    let bound: Vec<Cell> = after
+        .into_iter()
+        .flat_map(|key| key.first().into_iter().chain(key))
+        .cloned()
+        .map(Cell::from)
+        .collect();
+    let mut found = Vec::new();
+    match tx {
+        Tx::Postgres { tx, persistent } => {
+            let query = bound.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_postgres);
+            for row in query.persistent(*persistent).fetch_all(&mut **tx).await? {
+                found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
+            }
+        }
+        Tx::Sqlite(tx) => {
+            let query = bound.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_sqlite);
+            for row in query.fetch_all(&mut **tx).await? {
+                found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
+            }
+        }
+        Tx::MySql(tx) => {
+            let query = bound.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_mysql);
+            for row in query.fetch_all(&mut **tx).await? {
+                found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
             }
         }
     }
@@ -194,7 +243,7 @@ pub(super) async fn delete(
     tx: &mut Tx,
     physical: &str,
     table: &'static Table,
-    keys: &[&Key],
+    keys: &[Key],
 ) -> Result<(), StoreError> {
     for keys in keys.chunks(MAX_KEYS) {
         let mut sql = format!("delete from {physical} where ");
@@ -221,7 +270,7 @@ pub(super) async fn delete(
 }
 
 /// Reads a row of known column kinds through the driver's own getters.
-pub(super) fn read_row(
+fn read_row(
     table: &Table,
     int: impl Fn(usize) -> Result<Option<i64>, sqlx::Error>,
     text: impl Fn(usize) -> Result<Option<String>, sqlx::Error>,
@@ -310,6 +359,10 @@ fn assignments(
     Some((key_len, set.join(", ")))
 }
 
+fn column_names(table: &Table) -> String {
+    table.columns.iter().map(|it| it.name).collect::<Vec<_>>().join(", ")
+}
+
 fn key_names(table: &Table) -> String {
     let names: Vec<_> = table.columns[..table.key_len].iter().map(|it| it.name).collect();
     names.join(", ")
@@ -332,7 +385,7 @@ fn json_keys(table: &Table) -> String {
     format!("({}) in (select {} from json_each(?))", key_names(table), parts.join(", "))
 }
 
-fn keys_as_json(keys: &[&Key]) -> String {
+fn keys_as_json(keys: &[Key]) -> String {
     let part = |value: &Value| match value {
         Value::Null => serde_json::Value::Null,
         Value::Int(number) => serde_json::Value::from(*number),
@@ -347,7 +400,7 @@ fn listed_keys(table: &Table, size: usize) -> String {
     format!("({}) in ({})", key_names(table), vec![key; size].join(","))
 }
 
-fn repeat_last<'a>(keys: &'a [&'a Key], size: usize) -> impl Iterator<Item = Cell> + 'a {
+fn repeat_last(keys: &[Key], size: usize) -> impl Iterator<Item = Cell> {
     let last = keys.last().into_iter().cycle();
     keys.iter().chain(last).take(size).flat_map(|key| key.iter().cloned().map(Cell::from))
 }
@@ -362,6 +415,15 @@ fn bind_sqlite(query: Query<'_, Sqlite, SqliteArguments>, cell: Cell) -> Query<'
 }
 
 fn bind_mysql(query: Query<'_, MySql, MySqlArguments>, cell: Cell) -> Query<'_, MySql, MySqlArguments> {
+    match cell {
+        Cell::Null => query.bind(None::<i64>),
+        Cell::Int(number) => query.bind(number),
+        Cell::Text(text) => query.bind(text),
+        Cell::Bytes(bytes) => query.bind(bytes),
+    }
+}
+
+fn bind_postgres(query: PgQuery<'_>, cell: Cell) -> PgQuery<'_> {
     match cell {
         Cell::Null => query.bind(None::<i64>),
         Cell::Int(number) => query.bind(number),
@@ -386,7 +448,7 @@ fn bind_columns<'q>(mut query: PgQuery<'q>, columns: &[Spec], rows: Vec<Vec<Cell
     query
 }
 
-fn bind_key_columns<'q>(mut query: PgQuery<'q>, table: &Table, keys: &[&Key]) -> PgQuery<'q> {
+fn bind_key_columns<'q>(mut query: PgQuery<'q>, table: &Table, keys: &[Key]) -> PgQuery<'q> {
     for (at, column) in table.columns[..table.key_len].iter().enumerate() {
         let cells = keys.iter().filter_map(|key| key.get(at)).cloned().map(Cell::from).collect();
         query = bind_array(query, Spec::from(*column).kind, cells);

@@ -45,7 +45,8 @@ impl StoreError {
             | sqlx::Error::BeginFailed
             | sqlx::Error::Protocol(_) => true,
             sqlx::Error::Database(error) => {
-                error.code().is_some_and(|code| is_transient_code(&code)) || is_transient_mysql(error.as_ref())
+                error.code().is_some_and(|code| is_transient_code(&code))
+                    || is_transient_mysql(error.as_ref())
             }
             _ => false,
         }

@@ -292,11 +292,7 @@ async fn move_head(tx: &mut Tx, shard: Shard, head: i64) -> Result<(), StoreErro
 
 /// Reads what the log has of these messages: the first event of each, and the whole stream where the
 /// decision needs more than whether the content is the same.
-async fn load(
-    tx: &mut Tx,
-    shard: Shard,
-    entries: &[Entry],
-) -> Result<HashMap<MessageId, Known>, StoreError> {
+async fn load(tx: &mut Tx, shard: Shard, entries: &[Entry]) -> Result<HashMap<MessageId, Known>, StoreError> {
     let mut known: HashMap<MessageId, Known> =
         entries.iter().map(|entry| (entry.message_id.clone(), Known::default())).collect();
     let ids = known.keys().map(MessageId::as_str).collect::<Vec<_>>();
@@ -388,8 +384,11 @@ impl Batch {
             };
             let encoded = codec::encode(event).map_err(codec(self.head))?;
             known.stream.apply(event, hash);
-            let recipient =
-                known.stream.origin().map(|origin| origin.message.recipient_id.to_string()).unwrap_or_default();
+            let recipient = known
+                .stream
+                .origin()
+                .map(|origin| origin.message.recipient_id.to_string())
+                .unwrap_or_default();
             // What follows from an arrival came by no door of its own.
             let metadata = if at == 0 { metadata.clone() } else { "{}".to_owned() };
             self.rows.push(vec![
@@ -446,8 +445,14 @@ async fn count_again(
             it.ingress.map_or(Cell::Null, Cell::Text),
         ]
     });
-    bulk::insert(tx, "message_redeliveries", &AGAIN_COLUMNS, rows.collect(), OnDuplicate::Add { key_len: 1, add: 2 })
-        .await
+    bulk::insert(
+        tx,
+        "message_redeliveries",
+        &AGAIN_COLUMNS,
+        rows.collect(),
+        OnDuplicate::Add { key_len: 1, add: 2 },
+    )
+    .await
 }
 
 fn select_events() -> SelectStatement {
@@ -518,7 +523,8 @@ fn message_id(text: String) -> Result<MessageId, StoreError> {
 }
 
 fn content_hash(bytes: Vec<u8>) -> Result<ContentHash, StoreError> {
-    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("content_hash has not 32 bytes".to_owned()))?;
+    let bytes =
+        bytes.try_into().map_err(|_| StoreError::Corrupt("content_hash has not 32 bytes".to_owned()))?;
     Ok(ContentHash(bytes))
 }
 

@@ -19,8 +19,8 @@ use crate::{
 
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use error::StoreError;
-pub use log::{Applied, Entry};
-pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
+pub use log::{Applied, Entry, Redeliveries};
+pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Snapshot, Step};
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]

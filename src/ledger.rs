@@ -1,0 +1,299 @@
+//! The product's verbs: accept, mark, claim, record. Each loads what is there, decides, appends.
+//!
+//! All of them go through one appender a shard ([`appender`]), which gathers whatever is waiting into
+//! one transaction. Nothing is answered before it is durable.
+
+pub mod appender;
+pub mod dispatch;
+pub mod progress;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use crate::{
+    clock::{Clock, Timestamp},
+    event::{Event, Metadata},
+    id::{Cursor, MessageId, RecipientId, Shard},
+    message::Parsed,
+    routing::Routing,
+    store::{Applied, Entry, Store, StoreError},
+    stream::{Command, Mark, Receive, Refusal},
+};
+
+use appender::{Appender, Inbound};
+use dispatch::{Dispatch, Permits};
+use progress::Progress;
+
+/// The ledger as everybody uses it; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    routing: Routing,
+    dispatch: Option<Dispatch>,
+    appenders: Vec<Inbound>,
+    progress: Progress,
+    appended: Arc<Notify>,
+}
+
+/// How the ledger is put together.
+#[derive(Debug)]
+pub struct LedgerOptions {
+    /// Events in one transaction at the most.
+    pub batch_max: usize,
+    /// The providers as far as planning needs them.
+    pub routing: Routing,
+    /// Room for calls right after the commit, where this process delivers.
+    pub dispatch: Option<Dispatch>,
+}
+
+/// A message that arrived, understood.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// What it says.
+    pub parsed: Parsed,
+    /// How it came.
+    pub metadata: Metadata,
+}
+
+/// What became of an arrival; all of them mean that the sender may forget it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// It is in the log now.
+    Appended(Cursor),
+    /// It was in the log already.
+    Redelivered(Cursor),
+    /// Its id is taken by other content, which stays; the conflict is on record.
+    Conflict(Cursor),
+}
+
+/// Why the ledger could not do something.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// The database does not answer; the same may succeed later.
+    #[error("the database is not available")]
+    Unavailable(#[source] Arc<StoreError>),
+    /// The database refuses.
+    #[error("the ledger could not be written or read")]
+    Failed(#[source] Arc<StoreError>),
+    /// The process is ending.
+    #[error("the ledger is stopping")]
+    Stopping,
+}
+
+impl From<StoreError> for LedgerError {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() { Self::Unavailable(Arc::new(error)) } else { Self::Failed(Arc::new(error)) }
+    }
+}
+
+impl Ledger {
+    /// Puts the ledger together. The appenders have to be run; they end when the last clone of the
+    /// ledger is gone and everything handed to them is durable.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, options: LedgerOptions) -> (Self, Vec<Appender>) {
+        let appended = Arc::new(Notify::new());
+        let (appenders, tasks) = store
+            .shards()
+            .map(|shard| {
+                let wake = Arc::clone(&appended);
+                Appender::new(store.clone(), Arc::clone(&clock), shard, options.batch_max, wake)
+            })
+            .unzip();
+        let LedgerOptions { routing, dispatch, .. } = options;
+        let progress = Progress::default();
+        let inner = Inner { store, clock, routing, dispatch, appenders, progress, appended };
+        (Self { inner: Arc::new(inner) }, tasks)
+    }
+
+    /// The database under it, for reading.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The present moment by the ledger's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.clock)
+    }
+
+    /// Rings when something was appended by this process; a hint without data.
+    #[must_use]
+    pub fn appended(&self) -> Arc<Notify> {
+        Arc::clone(&self.inner.appended)
+    }
+
+    /// How far the projections are, as far as this process knows.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.inner.progress
+    }
+
+    /// The configured providers as far as planning needs them.
+    #[must_use]
+    pub fn routing(&self) -> &Routing {
+        &self.inner.routing
+    }
+
+    /// Appends messages, each once. Answers in their order, when everything that succeeded is durable.
+    pub async fn accept(&self, batch: Vec<Incoming>) -> Vec<Result<Receipt, LedgerError>> {
+        let now = self.now();
+        let mut permits = Vec::with_capacity(batch.len());
+        let entries = batch
+            .into_iter()
+            .map(|incoming| {
+                let (entry, permit) = self.arrival(incoming, now);
+                permits.push(permit);
+                entry
+            })
+            .collect();
+        let applied = self.apply(entries).await;
+        let settle = |(applied, permits): (Result<Applied, LedgerError>, _)| {
+            applied.map(|applied| self.settle(applied, permits))
+        };
+        applied.into_iter().zip(permits).map(settle).collect()
+    }
+
+    fn arrival(&self, incoming: Incoming, now: Timestamp) -> (Entry, Permits) {
+        let Incoming { parsed, mut metadata } = incoming;
+        metadata.envelope = parsed.envelope.map(ToOwned::to_owned);
+        metadata.weak_id = parsed.weak_id.map(ToOwned::to_owned);
+        metadata.unknown_fields = parsed.unknown_fields;
+        let (message, content_hash) = (parsed.message, parsed.content_hash);
+        let plan = self.inner.routing.plan(&message, now);
+        let due = plan.iter().filter(|it| it.due_at <= now).count();
+        let dispatch = self.inner.dispatch.as_ref();
+        let permits = dispatch.and_then(|it| it.reserve(due)).unwrap_or_default();
+        let lease = plan.first().map(|it| self.inner.routing.lease(&it.provider));
+        let claim = dispatch.zip(lease).filter(|_| !permits.is_empty());
+        let claim = claim.map(|(dispatch, lease)| dispatch.claim(now.plus(lease)));
+        let entry = Entry {
+            message_id: message.message_id.clone(),
+            occurred_at: message.occurred_at.unwrap_or(now),
+            command: Command::Receive(Box::new(Receive { message, content_hash, plan, claim })),
+            metadata,
+        };
+        (entry, permits)
+    }
+
+    fn settle(&self, applied: Applied, permits: Permits) -> Receipt {
+        match applied {
+            Applied::Appended { cursor, events, origin } => {
+                if let (Some(dispatch), Some(origin)) = (&self.inner.dispatch, origin) {
+                    dispatch.send(&events, &origin, permits);
+                }
+                match events.first() {
+                    Some(Event::MessageReceived(_)) => Receipt::Appended(cursor),
+                    _ => Receipt::Conflict(cursor),
+                }
+            }
+            Applied::Unchanged { cursor } => Receipt::Redelivered(cursor),
+            Applied::Refused { refusal, cursor } => {
+                let cursor = cursor.unwrap_or_else(Cursor::start);
+                match refusal {
+                    Refusal::ConflictKnown => Receipt::Conflict(cursor),
+                    _ => Receipt::Redelivered(cursor),
+                }
+            }
+            // `apply` follows these; what is left is a message whose home could not be agreed upon.
+            Applied::Elsewhere(shard) => Receipt::Conflict(Cursor { shard, ..Cursor::start() }),
+        }
+    }
+
+    /// Does what a recipient did with inbox items. Each answer is the cursor to read one's own write
+    /// by, or why it does not fit.
+    pub async fn mark(
+        &self,
+        recipient: &RecipientId,
+        marks: Vec<(MessageId, Mark)>,
+        metadata: &Metadata,
+    ) -> Vec<Result<Result<Cursor, Refusal>, LedgerError>> {
+        let occurred_at = self.now();
+        let entry = |(message_id, mark)| Entry {
+            message_id,
+            command: Command::Mark { recipient: recipient.clone(), mark },
+            occurred_at,
+            metadata: metadata.clone(),
+        };
+        let shard = self.inner.store.shard_of(recipient);
+        let entries: Vec<_> = marks.into_iter().map(entry).collect();
+        let applied = self.apply_in(shard, entries).await;
+        applied.into_iter().map(|applied| applied.map(answer)).collect()
+    }
+
+    /// Does something to messages whose shard is known.
+    pub async fn apply_in(&self, shard: Shard, entries: Vec<Entry>) -> Vec<Result<Applied, LedgerError>> {
+        let count = entries.len();
+        let Some(appender) = self.inner.appenders.get(usize::from(shard.0)) else {
+            let error = StoreError::Corrupt(format!("there is no shard {shard}"));
+            return vec![Err(LedgerError::from(error)); count];
+        };
+        match appender.append(entries).await {
+            Ok(applied) => applied.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    /// Sends arrivals to the shards of their recipients, and on to where their id lives already.
+    async fn apply(&self, entries: Vec<Entry>) -> Vec<Result<Applied, LedgerError>> {
+        let mut answers: Vec<Option<Result<Applied, LedgerError>>> = Vec::new();
+        answers.resize_with(entries.len(), || None);
+        let mut waiting: Vec<(usize, Shard, Entry)> =
+            entries.into_iter().enumerate().map(|(at, entry)| (at, self.shard_of(&entry), entry)).collect();
+        // A message id moves at most once: from its recipient's shard to the one that has it.
+        for round in 0..3 {
+            let mut by_shard: BTreeMap<Shard, (Vec<usize>, Vec<Entry>)> = BTreeMap::new();
+            for (at, shard, entry) in waiting.drain(..) {
+                let (places, entries) = by_shard.entry(shard).or_default();
+                places.push(at);
+                entries.push(entry);
+            }
+            let jobs = by_shard.into_iter().map(|(shard, (places, entries))| async move {
+                let again = if round < 2 { entries.clone() } else { Vec::new() };
+                (places, again, self.apply_in(shard, entries).await)
+            });
+            for (places, again, applied) in join_all(jobs).await {
+                let mut again = again.into_iter();
+                for (at, applied) in places.into_iter().zip(applied) {
+                    match (applied, again.next()) {
+                        (Ok(Applied::Elsewhere(home)), Some(entry)) => waiting.push((at, home, entry)),
+                        (applied, _) => answers[at] = Some(applied),
+                    }
+                }
+            }
+            if waiting.is_empty() {
+                break;
+            }
+        }
+        answers.into_iter().map(|it| it.unwrap_or(Err(LedgerError::Stopping))).collect()
+    }
+
+    fn shard_of(&self, entry: &Entry) -> Shard {
+        match &entry.command {
+            Command::Receive(arrival) => self.inner.store.shard_of(&arrival.message.recipient_id),
+            _ => Shard(0),
+        }
+    }
+}
+
+fn answer(applied: Applied) -> Result<Cursor, Refusal> {
+    match applied {
+        Applied::Appended { cursor, .. } | Applied::Unchanged { cursor } => Ok(cursor),
+        Applied::Refused { refusal, .. } => Err(refusal),
+        Applied::Elsewhere(_) => Err(Refusal::UnknownMessage),
+    }
+}
