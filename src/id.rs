@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn the_shard_of_a_recipient_is_a_stored_promise() {
         let shard = |id: &str| RecipientId::new(id).map(|id| Shard::of(&id, 4).0);
-        assert_eq!(["user-1", "user-2", "user-42", "한"].map(shard), [Ok(0), Ok(0), Ok(0), Ok(0)]);
+        assert_eq!(["user-1", "user-2", "user-42", "한"].map(shard), [Ok(1), Ok(0), Ok(1), Ok(2)]);
     }
 
     #[test]
