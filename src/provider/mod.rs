@@ -4,9 +4,14 @@
 //! sleeps and keeps no state about deliveries: whether and when to try again is decided by
 //! [`retry`] and recorded in the log by the delivery worker.
 
+mod exchange;
+mod http;
 mod log;
+mod mask;
 pub mod retry;
+mod rule;
 mod settings;
+mod template;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,8 +29,10 @@ use crate::{
 pub use self::settings::BuildError;
 
 /// Every kind of provider there is. A new one is a file beside this one and a line here.
-pub const KINDS: &[Kind] =
-    &[Kind { name: "log", about: "writes a line to the service's log and sends nothing", build: log::build }];
+pub const KINDS: &[Kind] = &[
+    Kind { name: "http", about: "any service with an HTTP API, described in settings", build: http::build },
+    Kind { name: "log", about: "writes a line to the service's log and sends nothing", build: log::build },
+];
 
 /// One kind of push service.
 #[derive(Debug)]
