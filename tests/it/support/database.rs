@@ -88,6 +88,12 @@ impl TestDb {
         &self.url
     }
 
+    /// What belongs under `database.direct_url`: the way past the pooler, for migrations.
+    pub(crate) fn direct_url(&self) -> Option<String> {
+        let Place::Server { admin_url, name } = &self.place else { return None };
+        self.is_pooled().then(|| with_database(admin_url, name))
+    }
+
     /// What belongs under `database.pooler`: whether connections are shared between transactions.
     pub(crate) fn is_pooled(&self) -> bool {
         self.kind == Kind::Pgbouncer

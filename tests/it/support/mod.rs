@@ -12,6 +12,7 @@ use std::{
 };
 
 pub(crate) mod database;
+pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod queue;
 pub(crate) mod service;

@@ -1,0 +1,113 @@
+//! A ledger within the test's own process, and messages to put into it.
+
+use std::{sync::Arc, time::Duration};
+
+use notification_ledger::{
+    clock::{Clock, ManualClock, SystemClock, Timestamp},
+    event::{Metadata, Recorded},
+    id::{Position, Shard},
+    ledger::{Incoming, Ledger, LedgerOptions},
+    message::parse::{Outside, parse},
+    projection::{ALL, Projection},
+    routing::Routing,
+    store::{DbOptions, NewLedger, Slot, Step, Store},
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::database::TestDb;
+
+/// A store on the database, with this many shards.
+pub(crate) async fn open_store(db: &TestDb, shards: u16) -> Store {
+    let options = |url: String, pooler| DbOptions {
+        url,
+        pooler,
+        max_connections: 12,
+        acquire_timeout: Duration::from_secs(10),
+    };
+    let direct = db.direct_url().map(|url| options(url, false));
+    let new = NewLedger {
+        ledger_id: "test".to_owned(),
+        shards: Some(shards),
+        created_at: Timestamp::from_micros(1),
+    };
+    let options = options(db.url().to_owned(), db.is_pooled());
+    let store = Store::create_or_open(&options, direct.as_ref(), &new).await.unwrap();
+    for projection in ALL {
+        store.ensure_projection(*projection, new.created_at).await.unwrap();
+    }
+    store
+}
+
+/// A running ledger.
+pub(crate) struct TestLedger {
+    pub(crate) ledger: Ledger,
+    appenders: Vec<JoinHandle<()>>,
+}
+
+impl TestLedger {
+    /// On the database, with this many shards, by the machine's clock.
+    pub(crate) async fn new(db: &TestDb, shards: u16) -> Self {
+        Self::on(open_store(db, shards).await, Arc::new(SystemClock))
+    }
+
+    /// On an open store.
+    pub(crate) fn on(store: Store, clock: Arc<dyn Clock>) -> Self {
+        let options = LedgerOptions { batch_max: 500, routing: Routing::default(), dispatch: None };
+        let (ledger, appenders) = Ledger::new(store, clock, options);
+        Self { ledger, appenders: appenders.into_iter().map(|it| tokio::spawn(it.run())).collect() }
+    }
+
+    /// The whole log, shard after shard.
+    pub(crate) async fn log(&self) -> Vec<Recorded> {
+        let mut events = Vec::new();
+        for shard in self.ledger.store().shards() {
+            let shard: Shard = shard;
+            events.extend(self.ledger.store().events_after(shard, Position(0), 1_000_000).await.unwrap());
+        }
+        events
+    }
+
+    /// Ends the appenders after everything handed in is durable, and closes the database.
+    pub(crate) async fn close(self) {
+        let store = self.ledger.store().clone();
+        drop(self.ledger);
+        for appender in self.appenders {
+            appender.await.unwrap();
+        }
+        store.close().await;
+    }
+}
+
+/// A clock that stands still at 2026-11-22T09:00:00Z.
+pub(crate) fn manual_clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Timestamp::parse("2026-11-22T09:00:00Z").unwrap()))
+}
+
+/// The body of a message to inbox and push, with these fields instead of or beside the usual ones.
+pub(crate) fn body(id: &str, recipient: &str, fields: Value) -> Vec<u8> {
+    let mut body = json!({
+        "messageId": id,
+        "notificationType": ["APP_NOTIFICATION", "PUSH"],
+        "recipientId": recipient,
+        "title": format!("title of {id}"),
+    });
+    if let (Some(body), Value::Object(fields)) = (body.as_object_mut(), fields) {
+        body.extend(fields);
+    }
+    body.to_string().into_bytes()
+}
+
+/// A message as a door hands it in.
+pub(crate) fn incoming(id: &str, recipient: &str, fields: Value) -> Incoming {
+    let parsed = parse(&body(id, recipient, fields), Outside::default()).unwrap();
+    let metadata = Metadata { ingress: Some("test".to_owned()), ..Metadata::default() };
+    Incoming { parsed, metadata }
+}
+
+/// Folds a slot up to the end of the log.
+pub(crate) async fn project_all(store: &Store, projection: &'static dyn Projection, slot: Slot, limit: u64) {
+    for shard in store.shards() {
+        while let Step::Folded { .. } = store.project(projection, slot, shard, limit, None).await.unwrap() {}
+    }
+}
