@@ -20,3 +20,6 @@ pub mod routing;
 pub mod secret;
 pub mod store;
 pub mod stream;
+pub mod supervisor;
+pub mod telemetry;
+pub mod worker;

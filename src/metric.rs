@@ -1,15 +1,104 @@
 //! The numbers the service counts, each named once.
 //!
-//! Names, meaning and units are what operators build alerts on; `docs/operating.md` lists them.
+//! Names, meaning and units are what operators build alerts on; `docs/operating.md` lists them. Labels
+//! are few and small by construction: never an id, never a recipient.
 
 use std::time::Duration;
 
-use metrics::{counter, histogram};
+use metrics::{Unit, counter, histogram};
+
+/// Messages that came in. Labels: `ingress`.
+pub const RECEIVED_TOTAL: &str = "notification_ledger_received_total";
+/// Messages appended to the log.
+pub const APPENDED_TOTAL: &str = "notification_ledger_appended_total";
+/// Messages that the log already had, with the same content.
+pub const REDELIVERED_TOTAL: &str = "notification_ledger_redelivered_total";
+/// Messages whose id the log already had with other content.
+pub const CONFLICTS_TOTAL: &str = "notification_ledger_conflicts_total";
+/// Inputs put into quarantine. Labels: `reason`.
+pub const QUARANTINED_TOTAL: &str = "notification_ledger_quarantined_total";
+/// How long one append transaction took.
+pub const APPEND_SECONDS: &str = "notification_ledger_append_seconds";
+/// Messages and commands in one append transaction.
+pub const APPEND_BATCH_SIZE: &str = "notification_ledger_append_batch_size";
+/// Messages and commands that went through an append transaction, whatever came of them.
+pub const APPEND_ENTRIES_TOTAL: &str = "notification_ledger_append_entries_total";
+/// Events that a projection has not folded yet. Labels: `projection`, `shard`.
+pub const PROJECTION_LAG_EVENTS: &str = "notification_ledger_projection_lag_events";
+/// Age of the oldest event that a projection has not folded yet. Labels: `projection`.
+pub const PROJECTION_LAG_SECONDS: &str = "notification_ledger_projection_lag_seconds";
+/// Deliveries whose time has come.
+pub const DELIVERIES_DUE: &str = "notification_ledger_deliveries_due";
+/// Deliveries whose time came more than a minute ago.
+pub const DELIVERIES_OVERDUE: &str = "notification_ledger_deliveries_overdue";
+/// Attempts to push that ended. Labels: `provider`, `outcome`.
+pub const DELIVERY_ATTEMPTS_TOTAL: &str = "notification_ledger_delivery_attempts_total";
+/// How long the call to the provider took. Labels: `provider`.
+pub const DELIVERY_SECONDS: &str = "notification_ledger_delivery_seconds";
+/// Queue messages deleted after they were appended. Labels: `queue`.
+pub const SQS_DELETED_TOTAL: &str = "notification_ledger_sqs_deleted_total";
+/// Deletions that the queue refused. Labels: `queue`.
+pub const SQS_DELETE_FAILED_TOTAL: &str = "notification_ledger_sqs_delete_failed_total";
+/// Polls that failed. Labels: `queue`.
+pub const SQS_RECEIVE_ERRORS_TOTAL: &str = "notification_ledger_sqs_receive_errors_total";
+/// Long polls that run at this moment. Labels: `queue`.
+pub const SQS_POLLERS: &str = "notification_ledger_sqs_pollers";
+
+/// All of them: kind, name, unit, and what `/metrics` says about it.
+#[rustfmt::skip]
+pub const ALL: [(Kind, &str, Unit, &str); 18] = [
+    (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
+    (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log."),
+    (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content."),
+    (Kind::Counter, CONFLICTS_TOTAL, Unit::Count, "Messages whose id the log already had with other content."),
+    (Kind::Counter, QUARANTINED_TOTAL, Unit::Count, "Inputs put into quarantine, by reason."),
+    (Kind::Histogram, APPEND_SECONDS, Unit::Seconds, "How long one append transaction took."),
+    (Kind::Counter, APPEND_ENTRIES_TOTAL, Unit::Count, "Messages and commands that went through an append transaction."),
+    (Kind::Histogram, APPEND_BATCH_SIZE, Unit::Count, "Messages and commands in one append transaction."),
+    (Kind::Gauge, PROJECTION_LAG_EVENTS, Unit::Count, "Events not folded yet, by projection and shard."),
+    (Kind::Gauge, PROJECTION_LAG_SECONDS, Unit::Seconds, "Age of the oldest event not folded yet, by projection."),
+    (Kind::Gauge, DELIVERIES_DUE, Unit::Count, "Deliveries whose time has come."),
+    (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago."),
+    (Kind::Counter, DELIVERY_ATTEMPTS_TOTAL, Unit::Count, "Attempts to push that ended, by provider and outcome."),
+    (Kind::Histogram, DELIVERY_SECONDS, Unit::Seconds, "How long the call to the provider took, by provider."),
+    (Kind::Counter, SQS_DELETED_TOTAL, Unit::Count, "Queue messages deleted after they were appended, by queue."),
+    (Kind::Counter, SQS_DELETE_FAILED_TOTAL, Unit::Count, "Deletions the queue refused, by queue."),
+    (Kind::Counter, SQS_RECEIVE_ERRORS_TOTAL, Unit::Count, "Polls that failed, by queue."),
+    (Kind::Gauge, SQS_POLLERS, Unit::Count, "Long polls that run at this moment, by queue."),
+];
+
+/// What a number can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grow.
+    Counter,
+    /// Go up and down.
+    Gauge,
+    /// Be spread over buckets.
+    Histogram,
+}
 
 /// One transaction of an appender.
 pub fn appended(entries: usize, took: Duration) {
-    histogram!("notification_ledger_append_seconds").record(took.as_secs_f64());
+    histogram!(APPEND_SECONDS).record(took.as_secs_f64());
     #[allow(clippy::cast_precision_loss, reason = "batches have thousands of entries at most")]
-    histogram!("notification_ledger_append_batch_size").record(entries as f64);
-    counter!("notification_ledger_append_entries_total").increment(entries as u64);
+    histogram!(APPEND_BATCH_SIZE).record(entries as f64);
+    counter!(APPEND_ENTRIES_TOTAL).increment(entries as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_described_once_and_named_by_its_kind() {
+        let names: BTreeSet<&str> = ALL.iter().map(|(_, name, ..)| *name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for (kind, name, ..) in &ALL {
+            assert!(name.starts_with("notification_ledger_"), "{name}");
+            assert_eq!(matches!(kind, Kind::Counter), name.ends_with("_total"), "{name}");
+        }
+    }
 }
