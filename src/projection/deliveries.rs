@@ -428,9 +428,11 @@ impl PushAttempt {
     }
 
     fn lose(&mut self, it: &PushAttemptLost, event: &Recorded) {
-        self.end(AttemptOutcome::Lost, event);
-        self.settles = true;
-        self.decide(&it.decision);
+        if self.outcome.is_none() {
+            self.end(AttemptOutcome::Lost, event);
+            self.settles = true;
+            self.decide(&it.decision);
+        }
     }
 
     fn decide(&mut self, decision: &Decision) {

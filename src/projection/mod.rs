@@ -104,3 +104,10 @@ fn label(text: Option<&str>) -> Option<String> {
 fn data_text(data: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
     if data.is_empty() { None } else { serde_json::to_string(data).ok() }
 }
+
+#[cfg(test)]
+mod case_tests;
+#[cfg(test)]
+mod ddl_tests;
+#[cfg(test)]
+mod history_tests;

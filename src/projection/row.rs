@@ -22,6 +22,8 @@ pub struct Column {
     pub name: &'static str,
     /// What it holds.
     pub kind: ColumnKind,
+    /// Whether it may be null.
+    pub nullable: bool,
 }
 
 /// One table of a projection, without the slot in its name.
@@ -82,6 +84,8 @@ pub trait Row: Sized {
 pub trait Field: Sized {
     /// What its column holds.
     const KIND: ColumnKind;
+    /// Whether its column may be null.
+    const NULLABLE: bool = false;
 
     /// As a cell.
     fn into_value(self) -> Value;
@@ -140,6 +144,7 @@ impl Field for String {
 
 impl<T: Field> Field for Option<T> {
     const KIND: ColumnKind = T::KIND;
+    const NULLABLE: bool = true;
 
     fn into_value(self) -> Value {
         self.map_or(Value::Null, T::into_value)
@@ -174,6 +179,7 @@ macro_rules! rows {
                 columns: &[ $( $crate::projection::row::Column {
                     name: stringify!($field),
                     kind: <$kind as $crate::projection::row::Field>::KIND,
+                    nullable: <$kind as $crate::projection::row::Field>::NULLABLE,
                 }, )* ],
                 key_len: $key,
             };

@@ -1,0 +1,300 @@
+//! What must hold of every history: random commands, decided as in service, folded in any batches.
+
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use serde_json::json;
+
+use super::{
+    ALL, Row,
+    case_tests::{Tables, fold_in_batches},
+    deliveries::{Deliveries, DeliveryStatus, PushAttempt, PushDelivery},
+    fold_in_memory,
+    inbox::{Inbox, InboxCounter, InboxItem},
+    messages::{Engagement, MessageRow, Messages, PushState},
+};
+use crate::{
+    clock::Timestamp,
+    event::{
+        Decision, Event, FailureClass, MessageCancelled, MessageErased, Metadata, PlannedDelivery,
+        PushReceipt, PushSuppressed, ReceiptKind, Recorded, SuppressReason,
+    },
+    id::{DeliveryId, MessageId, Position, Shard, Version},
+    message::{ContentHash, Message, Target},
+    stream::{AttemptResult, Claim, Command, Mark, Receive, Stream, decide},
+};
+
+const MESSAGES: u8 = 3;
+const STEP_US: i64 = 20_000_000;
+
+/// One thing that somebody tries; most of it is refused, as in life.
+#[derive(Debug, Clone, Copy)]
+struct Try {
+    message: u8,
+    what: u8,
+    how: u8,
+}
+
+fn tries() -> impl Strategy<Value = Vec<Try>> {
+    let one = (0..MESSAGES, 0..20_u8, any::<u8>());
+    vec(one.prop_map(|(message, what, how)| Try { message, what, how }), 1..120)
+}
+
+/// A log in the making.
+#[derive(Default)]
+struct History {
+    streams: BTreeMap<u8, (Stream, i32)>,
+    log: Vec<Recorded>,
+    now: Timestamp,
+}
+
+impl History {
+    fn of(tries: &[Try]) -> Vec<Recorded> {
+        let mut history = Self { now: Timestamp::from_micros(STEP_US), ..Self::default() };
+        for &it in tries {
+            history.attempt(it);
+            history.now = Timestamp::from_micros(history.now.as_micros() + STEP_US);
+        }
+        history.log
+    }
+
+    fn attempt(&mut self, it: Try) {
+        let message = Self::message(it.message, 0);
+        let id = &message.message_id;
+        let stream = self.streams.entry(it.message).or_default().0.clone();
+        let delivery_id = DeliveryId::new(id, &target(it.how / 4).canonical());
+        // Now and then somebody speaks of the attempt before.
+        let attempt = self.attempts(delivery_id).saturating_sub(u32::from(it.how.is_multiple_of(4)));
+        let decision = if it.how < 128 {
+            Decision::RetryAt { at: self.now, policy: "again".into() }
+        } else {
+            Decision::GiveUp { policy: "enough".into() }
+        };
+        let decided = |command| decide(&stream, &command, self.now).unwrap_or_default();
+        let mark = |mark| decided(Command::Mark { recipient: message.recipient_id.clone(), mark });
+        let outcome =
+            |result| decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result });
+        let known = stream.origin().is_some();
+        let events = match it.what {
+            0..3 => decided(self.arrival(it)),
+            3 => mark(Mark::Seen),
+            4 => mark(Mark::Read),
+            5 => mark(Mark::Unread),
+            6 => mark(Mark::Archive),
+            7 => mark(Mark::Unarchive),
+            8 => mark(Mark::Delete),
+            9 => decided(Command::Plan { deliveries: self.plan(id) }),
+            10..13 => decided(Command::StartAttempt { delivery_id, claim: self.claim() }),
+            13..15 => outcome(AttemptResult::Accepted { provider_message_id: None, status: Some(200) }),
+            15 => outcome(AttemptResult::Failed {
+                class: if it.how.is_multiple_of(2) { FailureClass::Retry } else { FailureClass::Unknown },
+                code: "http_503".into(),
+                status: Some(503),
+                answer: Some("later".into()),
+                decision,
+            }),
+            16 => decided(Command::LoseAttempt { delivery_id, attempt, decision }),
+            17 if known => {
+                vec![Event::PushReceipt(PushReceipt { delivery_id, kind: ReceiptKind::Opened, detail: None })]
+            }
+            18 if known && it.how < 32 => {
+                vec![Event::MessageCancelled(MessageCancelled { reason: "sold out".into() })]
+            }
+            19 if known && it.how < 64 => {
+                vec![Event::MessageErased(MessageErased { reason: "asked for".into() })]
+            }
+            _ => Vec::new(),
+        };
+        self.append(it, &message, events);
+    }
+
+    fn attempts(&self, delivery: DeliveryId) -> u32 {
+        let started = |it: &&Recorded| match &it.body {
+            Event::PushAttemptStarted(it) => it.delivery_id == delivery,
+            _ => false,
+        };
+        u32::try_from(self.log.iter().filter(started).count()).unwrap()
+    }
+
+    fn append(&mut self, it: Try, message: &Message, events: Vec<Event>) {
+        let (stream, version) = self.streams.entry(it.message).or_default();
+        for body in events {
+            stream.apply(&body, Some(ContentHash([0; 32])));
+            self.log.push(Recorded {
+                shard: Shard(0),
+                position: Position(i64::try_from(self.log.len()).unwrap() + 1),
+                message_id: message.message_id.clone(),
+                version: Version(*version),
+                recipient_id: message.recipient_id.clone(),
+                occurred_at: self.now,
+                recorded_at: self.now,
+                body,
+                metadata: Metadata::default(),
+            });
+            *version += 1;
+        }
+    }
+
+    fn message(number: u8, how: u8) -> Message {
+        let channels = [json!(["APP_NOTIFICATION", "PUSH"]), json!(["APP_NOTIFICATION"]), json!(["PUSH"])];
+        let categories = [None, Some("pass"), Some("inquiry")];
+        serde_json::from_value(json!({
+            "messageId": format!("m-{number}"),
+            "recipientId": format!("user-{}", number % 2),
+            "notificationType": channels[usize::from(how % 3)],
+            "title": "Hello",
+            "category": categories[usize::from(how / 3 % 3)],
+        }))
+        .unwrap()
+    }
+
+    fn arrival(&self, it: Try) -> Command {
+        let message = Self::message(it.message, it.how);
+        let plan = if it.how >= 128 && message.for_push() { self.plan(&message.message_id) } else { vec![] };
+        let claim = (it.how >= 192).then(|| self.claim());
+        // Half of what comes again says something else.
+        let content_hash = ContentHash([it.how / 128; 32]);
+        Command::Receive(Box::new(Receive { message, content_hash, plan, claim }))
+    }
+
+    fn plan(&self, message: &MessageId) -> Vec<PlannedDelivery> {
+        let delivery = |target: Target| PlannedDelivery {
+            delivery_id: DeliveryId::new(message, &target.canonical()),
+            target,
+            provider: "acme".into(),
+            due_at: self.now,
+            expires_at: Some(Timestamp::from_micros(60 * STEP_US)),
+        };
+        (0..2).map(target).map(delivery).collect()
+    }
+
+    fn claim(&self) -> Claim {
+        let lease_until = Timestamp::from_micros(self.now.as_micros() + 2 * STEP_US);
+        Claim { worker: "worker-1".into(), lease_until }
+    }
+}
+
+fn target(number: u8) -> Target {
+    Target::Token(if number.is_multiple_of(2) { "a" } else { "b" }.into())
+}
+
+fn typed<R: Row>(tables: &Tables) -> Vec<R> {
+    let rows = tables.iter().filter(|(table, _)| table.name == R::TABLE.name).flat_map(|(_, rows)| rows);
+    rows.cloned().map(R::from_values).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_batching_folds_to_the_same_rows(tries in tries(), cuts in vec(1..20_usize, 1..10)) {
+        let log = History::of(&tries);
+        let mut rest = log.as_slice();
+        let mut batches = Vec::new();
+        for &cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (batch, more) = rest.split_at(cut.min(rest.len()));
+            batches.push(batch);
+            rest = more;
+        }
+        for &projection in ALL {
+            let batched = fold_in_batches(projection, batches.iter().copied());
+            prop_assert_eq!(batched, Ok(fold_in_memory(projection, &log)));
+        }
+    }
+
+    #[test]
+    fn counters_equal_a_count_of_the_items(tries in tries()) {
+        let rows = fold_in_memory(&Inbox, &History::of(&tries));
+        let mut counted: BTreeMap<(String, String), [i64; 3]> = BTreeMap::new();
+        for item in typed::<InboxItem>(&rows).into_iter().filter(|it| it.archived_at_us.is_none()) {
+            for category in [Some(String::new()), item.category].into_iter().flatten() {
+                let counts = counted.entry((item.recipient_id.clone(), category)).or_default();
+                counts[0] += i64::from(item.seen_at_us.is_none());
+                counts[1] += i64::from(item.read_at_us.is_none());
+                counts[2] += 1;
+            }
+        }
+        let kept = typed::<InboxCounter>(&rows);
+        let kept = kept.into_iter().map(|it| ((it.recipient_id, it.category), [it.unseen, it.unread, it.total]));
+        let kept: BTreeMap<_, _> = kept.filter(|(_, counts)| *counts != [0; 3]).collect();
+        prop_assert_eq!(kept, counted);
+    }
+
+    #[test]
+    fn a_delivery_is_due_until_it_is_over(tries in tries()) {
+        let rows = fold_in_memory(&Deliveries, &History::of(&tries));
+        for it in typed::<PushDelivery>(&rows) {
+            let open = matches!(
+                it.status,
+                DeliveryStatus::Unplanned | DeliveryStatus::Scheduled | DeliveryStatus::Attempting
+            );
+            prop_assert_eq!(open, it.due_at_us.is_some(), "{:?}", it);
+            prop_assert_eq!(it.status == DeliveryStatus::Unplanned, it.target_kind.is_none(), "{:?}", it);
+            let attempts = typed::<PushAttempt>(&rows);
+            let attempts = attempts.iter().filter(|attempt| attempt.delivery_id == it.delivery_id).count();
+            prop_assert_eq!(usize::try_from(it.attempts), Ok(attempts), "{:?}", it);
+        }
+    }
+
+    #[test]
+    fn messages_agree_with_deliveries_and_inbox(tries in tries()) {
+        let log = History::of(&tries);
+        let deliveries = typed::<PushDelivery>(&fold_in_memory(&Deliveries, &log));
+        let items = typed::<InboxItem>(&fold_in_memory(&Inbox, &log));
+        for it in typed::<MessageRow>(&fold_in_memory(&Messages, &log)) {
+            let of_it = || deliveries.iter().filter(|row| row.message_id == it.message_id);
+            let count = |status| i64::try_from(of_it().filter(|row| row.status == status).count()).unwrap();
+            prop_assert_eq!(it.accepted, count(DeliveryStatus::Accepted), "{:?}", it);
+            prop_assert_eq!(it.failed, count(DeliveryStatus::Failed), "{:?}", it);
+            prop_assert_eq!(it.unknown, count(DeliveryStatus::Unknown), "{:?}", it);
+            prop_assert_eq!(it.suppressed, count(DeliveryStatus::Suppressed), "{:?}", it);
+            prop_assert_eq!(it.attempts, of_it().map(|row| row.attempts).sum::<i64>(), "{:?}", it);
+            let open = of_it().any(|row| row.due_at_us.is_some());
+            prop_assert_eq!(it.push_state == PushState::Pending, open, "{:?}", it);
+            prop_assert_eq!(it.push_state == PushState::None, of_it().next().is_none(), "{:?}", it);
+
+            let item = items.iter().find(|item| item.message_id == it.message_id);
+            let in_inbox = !matches!(it.engagement, Engagement::None | Engagement::Deleted);
+            prop_assert_eq!(item.is_some(), in_inbox, "{:?}", it);
+            if let Some(item) = item {
+                let marks = (item.seen_at_us, item.read_at_us, item.archived_at_us);
+                prop_assert_eq!(marks, (it.seen_at_us, it.read_at_us, it.archived_at_us), "{:?}", it);
+            }
+        }
+    }
+}
+
+/// The properties above say nothing about what never occurs.
+#[test]
+fn histories_hold_every_type_of_event_and_every_status() {
+    let mut runner = TestRunner::deterministic();
+    let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut statuses: BTreeMap<&str, u32> = BTreeMap::new();
+    for _ in 0..200 {
+        let log = History::of(&tries().new_tree(&mut runner).unwrap().current());
+        log.iter().for_each(|it| *kinds.entry(it.body.kind()).or_default() += 1);
+        let deliveries = typed::<PushDelivery>(&fold_in_memory(&Deliveries, &log));
+        deliveries.iter().for_each(|it| *statuses.entry(it.status.as_str()).or_default() += 1);
+    }
+    assert_eq!(kinds.len(), 18, "{kinds:?}");
+    assert_eq!(statuses.len(), DeliveryStatus::ALL.len(), "{statuses:?}");
+}
+
+#[test]
+fn a_push_without_any_target_ends_both_ways_alike() {
+    let arrival = Try { message: 0, what: 0, how: 2 };
+    let mut history = History { now: Timestamp::from_micros(STEP_US), ..History::default() };
+    history.attempt(arrival);
+    let message = History::message(0, 2);
+    let delivery_id = DeliveryId::new(&message.message_id, "");
+    let reason = SuppressReason::NoTarget;
+    history.append(arrival, &message, vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })]);
+
+    let [delivery] = &typed::<PushDelivery>(&fold_in_memory(&Deliveries, &history.log))[..] else { panic!() };
+    let [row] = &typed::<MessageRow>(&fold_in_memory(&Messages, &history.log))[..] else { panic!() };
+    assert_eq!((delivery.status, delivery.due_at_us), (DeliveryStatus::Suppressed, None));
+    assert_eq!((row.deliveries, row.suppressed, row.push_state), (1, 1, PushState::Suppressed));
+}
