@@ -4,7 +4,9 @@
 //! is refused, because configuration files are committed, shown by `config show` and pasted into
 //! tickets. For the same reason no error here repeats a text that is not a reference.
 
-use std::{fmt, path::Path};
+use std::{fmt, io, path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Deserializer, de};
 
 /// Longest secret read from a file, in bytes; a larger file is surely the wrong one.
 const FILE_MAX: u64 = 64 * 1024;
@@ -13,46 +15,57 @@ const FILE_MAX: u64 = 64 * 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Box<str>);
 
-/// Why a reference leads to no secret.
+/// Where a secret stands: `env:NAME` or `file:PATH`. May be printed and logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// In this environment variable.
+    Env(String),
+    /// In this file; one line end at the close of the file is not part of it.
+    File(PathBuf),
+}
+
+/// Why a text is no reference. The text is not repeated: it may be the secret itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a reference to a secret; write env:NAME or file:PATH, so that the secret itself stays out")]
+pub struct NotAReference;
+
+/// Why a reference leads to no secret; reads on after the key that holds the reference.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The text has no known prefix; it may be a secret itself, so it is not repeated.
-    #[error("is not a reference to a secret (its text is not shown, in case it is one)")]
+    /// The text is no reference; it may be a secret itself, so it is not repeated.
+    #[error("is not a reference to a secret (it is not shown, in case it is one itself)")]
     NotAReference,
-    /// Nothing, or white space, after the prefix.
-    #[error("names nothing after {0:?}")]
-    NoName(&'static str),
     /// The environment has no such variable.
-    #[error("environment variable {0} is not set")]
-    NotSet(String),
+    #[error("refers to the environment variable {0}, which is not set")]
+    Unset(String),
     /// What was found is not text.
-    #[error("{0} does not hold UTF-8 text")]
-    NotText(String),
+    #[error("refers to {0}, which is not UTF-8 text")]
+    NotText(SecretRef),
     /// What was found is empty.
-    #[error("{0} is empty")]
-    Empty(String),
+    #[error("refers to {0}, which is empty")]
+    Empty(SecretRef),
     /// The file is larger than any secret.
-    #[error("file {0} has {1} bytes, more than a secret can have (65536)")]
-    TooLong(String, u64),
+    #[error("refers to {0}, which has {1} bytes and cannot be a secret")]
+    TooLong(SecretRef, u64),
     /// The file cannot be read.
-    #[error("file {path} cannot be read: {reason}")]
+    #[error("refers to the file {}, which cannot be read ({})", path.display(), source.kind())]
     Unreadable {
-        /// As written in the reference.
-        path: String,
-        /// What the operating system said.
-        reason: std::io::ErrorKind,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
 }
 
 impl SecretError {
-    /// What to do about it.
+    /// What to do about it; an instruction.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::NotAReference | Self::NoName(_) => {
+            Self::NotAReference => {
                 "write env:NAME (an environment variable) or file:PATH (a file that holds the secret alone)"
             }
-            Self::NotSet(_) => "set it in the environment of the service, or use file:PATH",
+            Self::Unset(_) => "set it in the environment of the service, or use file:PATH",
             Self::NotText(_) | Self::Empty(_) | Self::TooLong(..) => "put the secret there, and nothing else",
             Self::Unreadable { .. } => "make the file exist and readable for the user the service runs as",
         }
@@ -66,18 +79,12 @@ impl Secret {
         Self(text.into())
     }
 
-    /// Reads what `env:NAME` or `file:PATH` refers to. One newline at the end of a file is cut.
+    /// Reads what `env:NAME` or `file:PATH` refers to.
     ///
     /// # Errors
-    /// When the text is no reference, or leads to nothing, to too much, or to something that is not text.
+    /// When the text is no reference, or [`SecretRef::read`] finds no secret.
     pub fn resolve(reference: &str) -> Result<Self, SecretError> {
-        if let Some(name) = reference.strip_prefix("env:") {
-            return from_environment(named("env:", name)?);
-        }
-        match reference.strip_prefix("file:") {
-            Some(path) => from_file(named("file:", path)?),
-            None => Err(SecretError::NotAReference),
-        }
+        reference.parse::<SecretRef>().map_err(|NotAReference| SecretError::NotAReference)?.read()
     }
 
     /// The secret itself, for the one place that sends or compares it.
@@ -89,40 +96,73 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
+        f.write_str("***")
     }
 }
 
-fn named<'a>(prefix: &'static str, name: &'a str) -> Result<&'a str, SecretError> {
-    if name.trim().is_empty() { Err(SecretError::NoName(prefix)) } else { Ok(name) }
+impl SecretRef {
+    /// Reads the secret. One newline at the end of a file is cut.
+    ///
+    /// # Errors
+    /// When it leads to nothing, to too much, or to something that is not text.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        let text = match self {
+            Self::Env(name) => self.variable(name)?,
+            Self::File(path) => {
+                let text = self.file(path)?;
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                text.strip_suffix('\r').unwrap_or(text).to_owned()
+            }
+        };
+        if text.is_empty() { Err(SecretError::Empty(self.clone())) } else { Ok(Secret::new(text)) }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a reference to a secret names the variable it wants")]
+    fn variable(&self, name: &str) -> Result<String, SecretError> {
+        std::env::var(name).map_err(|error| match error {
+            std::env::VarError::NotPresent => SecretError::Unset(name.to_owned()),
+            std::env::VarError::NotUnicode(_) => SecretError::NotText(self.clone()),
+        })
+    }
+
+    fn file(&self, path: &PathBuf) -> Result<String, SecretError> {
+        let unreadable = |source: io::Error| SecretError::Unreadable { path: path.clone(), source };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > FILE_MAX {
+            return Err(SecretError::TooLong(self.clone(), size));
+        }
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        String::from_utf8(bytes).map_err(|_| SecretError::NotText(self.clone()))
+    }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a secret's reference may name a variable")]
-fn from_environment(name: &str) -> Result<Secret, SecretError> {
-    match std::env::var(name) {
-        Ok(text) if text.is_empty() => Err(SecretError::Empty(format!("environment variable {name}"))),
-        Ok(text) => Ok(Secret::new(text)),
-        Err(std::env::VarError::NotPresent) => Err(SecretError::NotSet(name.to_owned())),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(SecretError::NotText(format!("environment variable {name}")))
+impl FromStr for SecretRef {
+    type Err = NotAReference;
+
+    fn from_str(text: &str) -> Result<Self, NotAReference> {
+        match text.split_once(':') {
+            Some(("env", name)) if !name.is_empty() && !name.contains(['=', '\0', ' ']) => {
+                Ok(Self::Env(name.to_owned()))
+            }
+            Some(("file", path)) if !path.trim().is_empty() => Ok(Self::File(path.into())),
+            _ => Err(NotAReference),
         }
     }
 }
 
-fn from_file(path: &str) -> Result<Secret, SecretError> {
-    let unreadable =
-        |error: std::io::Error| SecretError::Unreadable { path: path.to_owned(), reason: error.kind() };
-    let size = std::fs::metadata(Path::new(path)).map_err(unreadable)?.len();
-    if size > FILE_MAX {
-        return Err(SecretError::TooLong(path.to_owned(), size));
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|_| SecretError::NotText(format!("file {path}")))?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |it| it.strip_suffix('\r').unwrap_or(it));
-    if text.is_empty() {
-        return Err(SecretError::Empty(format!("file {path}")));
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
-    Ok(Secret::new(text))
 }
 
 #[cfg(test)]
@@ -151,25 +191,37 @@ mod tests {
         // PATH is the one variable that every machine of ours has; setting one would be unsafe.
         assert!(!Secret::resolve("env:PATH").unwrap().expose().is_empty());
         let missing = Secret::resolve("env:NO_SUCH_VARIABLE_HERE").unwrap_err();
-        assert_eq!(missing.to_string(), "environment variable NO_SUCH_VARIABLE_HERE is not set");
+        assert_eq!(
+            missing.to_string(),
+            "refers to the environment variable NO_SUCH_VARIABLE_HERE, which is not set"
+        );
     }
 
     #[test]
     fn nothing_ever_prints_a_secret() {
         let secret = Secret::new("s3cret");
-        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "Secret(…) Some(\n    Secret(…),\n)");
+        assert_eq!(format!("{secret:?} {:#?}", Some(&secret)), "*** Some(\n    ***,\n)");
         let literal = Secret::resolve("s3cret").unwrap_err();
         assert!(!format!("{literal} {literal:?} {}", literal.remedy()).contains("s3cret"));
     }
 
     #[test]
+    fn a_reference_reads_back_as_written() {
+        for text in ["env:TOKEN", "file:/run/secrets/token"] {
+            let reference: SecretRef = serde_json::from_value(text.into()).unwrap();
+            assert_eq!(reference.to_string(), text);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_a_secret_is_refused() {
-        assert!(matches!(Secret::resolve("env:"), Err(SecretError::NoName("env:"))));
-        assert!(matches!(Secret::resolve("file: "), Err(SecretError::NoName("file:"))));
+        for text in ["", "s3cret", "env:", "file: ", "env: X", "ENV:X", "https://x"] {
+            assert!(matches!(Secret::resolve(text), Err(SecretError::NotAReference)), "{text:?}");
+        }
         assert!(matches!(Secret::resolve("file:/no/such/file"), Err(SecretError::Unreadable { .. })));
         let large = vec![b'x'; 65_537];
         for (bytes, expected) in
-            [(&b"\n"[..], "is empty"), (&b"\xff\xfe"[..], "UTF-8"), (&large[..], "more than a secret")]
+            [(&b"\r\n"[..], "is empty"), (&b"\xff\xfe"[..], "UTF-8"), (&large[..], "cannot be a secret")]
         {
             let (_folder, reference) = file_with(bytes);
             let error = Secret::resolve(&reference).unwrap_err().to_string();
