@@ -96,8 +96,12 @@ impl Answer {
 
     /// What of the body is recorded: masked, at most 4 KiB; nothing where there is nothing.
     pub(crate) fn kept(&self, mask: &Mask) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.body);
-        let masked = if self.end == BodyEnd::Whole { mask.apply(&text) } else { mask.apply_to_cut(&text) };
+        // Databases refuse NUL in texts.
+        let text = String::from_utf8_lossy(&self.body).replace('\0', "\u{fffd}");
+        // Twice what is kept, because masks may be shorter than what they hide.
+        let begin = cut(&text, 2 * KEPT_MAX + mask.longest());
+        let whole = self.end == BodyEnd::Whole && begin.len() == text.len();
+        let masked = if whole { mask.apply(begin) } else { mask.apply_to_cut(begin) };
         (!masked.is_empty()).then(|| cut(&masked, KEPT_MAX).to_owned())
     }
 
@@ -187,11 +191,13 @@ mod tests {
         let mask = Mask::default().and("s3cret", "[key]");
         let kept = |body: &[u8], end| answer(&[], body, end).kept(&mask);
         assert_eq!(kept(b"", BodyEnd::Whole), None);
-        assert_eq!(kept(b"bad s3cret\xff", BodyEnd::Whole).as_deref(), Some("bad [key]\u{fffd}"));
+        assert_eq!(kept(b"bad s3cret\xff\0", BodyEnd::Whole).as_deref(), Some("bad [key]\u{fffd}\u{fffd}"));
         let long = kept("한".repeat(20_000).as_bytes(), BodyEnd::TooLong).unwrap();
         assert_eq!(long.len(), 4_095);
         // A secret that lies across the end of what is kept is masked before the rest is cut off.
         let across = kept(format!("{}s3cret", "x".repeat(KEPT_MAX - 3)).as_bytes(), BodyEnd::Whole).unwrap();
         assert!(across.ends_with("x[ke"), "{across}");
+        let echo = kept("s3cret ".repeat(9_000).as_bytes(), BodyEnd::Whole).unwrap();
+        assert!(echo.starts_with("[key] [key] ") && !echo.contains("s3"), "{echo}");
     }
 }

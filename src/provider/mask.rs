@@ -44,10 +44,13 @@ impl Mask {
     /// The same for a text of which the end was cut off: what may be the beginning of something hidden
     /// is cut off too.
     pub(crate) fn apply_to_cut(&self, text: &str) -> String {
-        // Six bytes (`\u003d`) are the longest way to write one.
-        let longest = self.0.iter().map(|(hidden, _)| hidden.len() * 6).max().unwrap_or(0);
         let masked = self.apply(text);
-        cut(&masked, masked.len().saturating_sub(longest)).to_owned()
+        cut(&masked, masked.len().saturating_sub(self.longest())).to_owned()
+    }
+
+    /// The most bytes that writing something hidden can take: six (`\u003d`) for each of its own.
+    pub(crate) fn longest(&self) -> usize {
+        self.0.iter().map(|(hidden, _)| hidden.len() * 6).max().unwrap_or(0)
     }
 }
 

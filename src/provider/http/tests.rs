@@ -18,6 +18,8 @@ use super::super::{Configured, build, tests::push};
 use super::*;
 use crate::clock::{ManualClock, Timestamp};
 
+mod documented;
+
 const NOW: &str = "2026-11-23T08:00:00Z";
 
 /// What a server saw: method, path and query, headers, body.
@@ -385,7 +387,10 @@ fn settings_that_cannot_work_are_refused_with_a_remedy() {
         ),
         (with("secrets", json!({"a b": "env:X"})), "secrets.a b cannot be the name of a secret"),
         (with("secrets", json!({"key": "sk_live_1"})), "secrets.key is not a reference to a secret"),
-        (with("secrets", json!({"key": "env:NOT_SET_ANYWHERE"})), "secrets.key environment variable NOT_SET"),
+        (
+            with("secrets", json!({"key": "env:NOT_SET_ANYWHERE"})),
+            "secrets.key refers to the environment variable NOT_SET",
+        ),
         (with("body", json!("{")), "body is a text that is not JSON: EOF"),
         (with("body", json!({"a": "{{nope}}"})), "body names {{nope}}, which is not known"),
         (with("id", json!("id")), "id is \"id\"; make it a JSON pointer such as"),
