@@ -14,6 +14,8 @@ mod rejection;
 
 #[cfg(test)]
 mod parse_tests;
+#[cfg(test)]
+mod schema_tests;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
