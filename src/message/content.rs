@@ -217,20 +217,19 @@ fn double(out: &mut String, it: f64) -> fmt::Result {
 }
 
 fn string(out: &mut String, text: &str) {
+    let escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     out.push('"');
     let mut from = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.push_str(&text[from..at]);
-        from = at + 1;
-        match byte {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            _ => {
-                let _ = write!(out, "\\u{byte:04x}");
-            }
+    // Most texts need no escape; looking at all bytes without a branch is the quickest way to know.
+    if text.bytes().fold(false, |found, byte| found | escaped(byte)) {
+        for (at, byte) in text.bytes().enumerate().filter(|&(_, byte)| escaped(byte)) {
+            out.push_str(&text[from..at]);
+            from = at + 1;
+            let _ = match byte {
+                b'"' => write!(out, "\\\""),
+                b'\\' => write!(out, "\\\\"),
+                _ => write!(out, "\\u{byte:04x}"),
+            };
         }
     }
     out.push_str(&text[from..]);

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::{
     Channels, Message, Priority, PushOptions, Rejection, RejectionCode, Target,
-    rejection::{join, kind, step},
+    json::{Json, Object},
+    rejection::{join, step},
 };
 use crate::{
     clock::Timestamp,
@@ -58,17 +59,17 @@ const TIME_REMEDY: &str = "send an RFC 3339 time with an offset, such as 2026-11
 const TARGET_REMEDY: &str = "send an object with exactly one of token, topic and alias";
 
 /// An object of which known fields are taken; what is left is unknown.
-pub(super) struct Fields(Map<String, Value>);
+pub(super) struct Fields<'a>(Object<'a>);
 
-impl Fields {
-    pub(super) const fn new(object: Map<String, Value>) -> Self {
+impl<'a> Fields<'a> {
+    pub(super) const fn new(object: Object<'a>) -> Self {
         Self(object)
     }
 
     /// The message id of the body, if it has one. An empty one is a fault, not an absence.
     pub(super) fn message_id(&mut self) -> Result<Option<MessageId>, Rejection> {
         self.take("messageId", |value| match value {
-            Value::String(text) => MessageId::new(&text).map(Some).map_err(|bad| bad_message_id(&bad)),
+            Json::Text(text) => MessageId::new(&text).map(Some).map_err(|bad| bad_message_id(&bad)),
             other => Err(Rejection::wrong_type(&other, "a string")),
         })
     }
@@ -95,12 +96,13 @@ impl Fields {
             push: None,
             unknown: Map::new(),
         };
-        if let Some((push, unknown)) = self.take("push", push)? {
+        let push = self.take("push", push)?;
+        message.unknown = self.0.into_map();
+        if let Some((push, unknown)) = push {
             message.push = (push != PushOptions::default()).then_some(push);
-            // No clash: a field of this name has just been taken.
-            keep(&mut self.0, "push", unknown);
+            // No clash: the field of this name has just been taken.
+            keep(&mut message.unknown, "push", unknown);
         }
-        message.unknown = self.0;
         let unknown_fields = paths(&message.unknown);
         Ok((message, unknown_fields))
     }
@@ -116,10 +118,10 @@ impl Fields {
     fn take<T>(
         &mut self,
         name: &str,
-        read: impl FnOnce(Value) -> Result<Option<T>, Rejection>,
+        read: impl FnOnce(Json<'a>) -> Result<Option<T>, Rejection>,
     ) -> Result<Option<T>, Rejection> {
-        match self.0.remove(name) {
-            None | Some(Value::Null) => Ok(None),
+        match self.0.take(name) {
+            None | Some(Json::Null) => Ok(None),
             Some(value) => read(value).map_err(|rejection| rejection.within(name)),
         }
     }
@@ -127,7 +129,7 @@ impl Fields {
     fn require<T>(
         &mut self,
         name: &str,
-        read: impl FnOnce(Value) -> Result<Option<T>, Rejection>,
+        read: impl FnOnce(Json<'a>) -> Result<Option<T>, Rejection>,
         remedy: &str,
     ) -> Result<T, Rejection> {
         self.take(name, read)?.ok_or_else(|| self.missing(name, remedy))
@@ -139,7 +141,7 @@ impl Fields {
 
     fn missing(&self, name: &str, remedy: &str) -> Rejection {
         let letters = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
-        let lookalike = self.0.keys().find(|key| letters(key) == letters(name));
+        let lookalike = self.0.names().find(|key| letters(key) == letters(name));
         let remedy =
             lookalike.map_or_else(|| remedy.to_owned(), |key| format!("rename {} to {name}", step(key)));
         Rejection::new(RejectionCode::MissingField, "is missing or empty", remedy).within(name)
@@ -155,10 +157,10 @@ pub(super) fn bad_message_id(bad: &BadId) -> Rejection {
     }
 }
 
-fn recipient_id(value: Value) -> Result<Option<RecipientId>, Rejection> {
+fn recipient_id(value: Json<'_>) -> Result<Option<RecipientId>, Rejection> {
     match value {
-        Value::String(text) if text.is_empty() => Ok(None),
-        Value::String(text) => match RecipientId::new(&text) {
+        Json::Text(text) if text.is_empty() => Ok(None),
+        Json::Text(text) => match RecipientId::new(&text) {
             Ok(id) => Ok(Some(id)),
             Err(bad) => Err(Rejection::bad_id(&bad, RECIPIENT_ID_REMEDY)),
         },
@@ -166,9 +168,9 @@ fn recipient_id(value: Value) -> Result<Option<RecipientId>, Rejection> {
     }
 }
 
-fn channels(value: &Value) -> Result<Option<Channels>, Rejection> {
+fn channels(value: &Json<'_>) -> Result<Option<Channels>, Rejection> {
     let mut channels = Channels { inbox: false, push: false };
-    let mut add = |value: &Value| match value.as_str() {
+    let mut add = |value: &Json<'_>| match value.as_text() {
         Some("APP_NOTIFICATION") => {
             channels.inbox = true;
             Ok(())
@@ -182,19 +184,19 @@ fn channels(value: &Value) -> Result<Option<Channels>, Rejection> {
             Err(Rejection::new(RejectionCode::UnknownType, problem, TYPE_REMEDY))
         }
         None => {
-            let problem = format!("is {}", kind(value));
+            let problem = format!("is {}", value.kind());
             Err(Rejection::new(RejectionCode::WrongType, problem, TYPE_REMEDY))
         }
     };
     match value {
-        Value::Array(list) => each(list.iter(), |_, it| add(it))?,
+        Json::List(list) => each(list.iter(), |_, it| add(it))?,
         one => add(one)?,
     }
     Ok((channels.inbox || channels.push).then_some(channels))
 }
 
-fn text(value: Value, rule: &Text) -> Result<Option<String>, Rejection> {
-    let Value::String(text) = value else { return Err(Rejection::wrong_type(&value, "a string")) };
+fn text(value: Json<'_>, rule: &Text) -> Result<Option<String>, Rejection> {
+    let Json::Text(text) = value else { return Err(Rejection::wrong_type(&value, "a string")) };
     let (length, unit) = match rule.unit {
         // There are never more characters than bytes: most texts need no counting.
         Unit::Characters if text.len() <= rule.max => (0, "characters"),
@@ -214,12 +216,12 @@ fn text(value: Value, rule: &Text) -> Result<Option<String>, Rejection> {
         };
         return Err(Rejection::new(RejectionCode::BadCharacter, format!("contains {bad:?}"), remedy));
     }
-    Ok((!text.is_empty()).then_some(text))
+    Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
-fn time(value: Value) -> Result<Option<Timestamp>, Rejection> {
-    let Value::String(text) = value else {
-        let problem = format!("is {}", kind(&value));
+fn time(value: Json<'_>) -> Result<Option<Timestamp>, Rejection> {
+    let Json::Text(text) = value else {
+        let problem = format!("is {}", value.kind());
         return Err(Rejection::new(RejectionCode::WrongType, problem, TIME_REMEDY));
     };
     // Other years could not be written back as they came once they are moved to UTC.
@@ -254,8 +256,8 @@ fn rfc3339(text: &str) -> bool {
     shape(second, "0000-00-00T00:00:00") && fraction != 1 && (offset == "Z" || shape(offset, "+00:00"))
 }
 
-fn priority(value: &Value) -> Result<Option<Priority>, Rejection> {
-    let problem = match value.as_str() {
+fn priority(value: &Json<'_>) -> Result<Option<Priority>, Rejection> {
+    let problem = match value.as_text() {
         Some("normal") => return Ok(Some(Priority::Normal)),
         Some("high") => return Ok(Some(Priority::High)),
         Some(other) => format!("is {}", quoted(other)),
@@ -264,8 +266,9 @@ fn priority(value: &Value) -> Result<Option<Priority>, Rejection> {
     Err(Rejection::new(RejectionCode::BadValue, problem, r#"use "normal" or "high""#))
 }
 
-fn data(value: Value) -> Result<Option<Map<String, Value>>, Rejection> {
-    let Value::Object(data) = value else { return Err(Rejection::wrong_type(&value, "an object")) };
+fn data(value: Json<'_>) -> Result<Option<Map<String, Value>>, Rejection> {
+    let Json::Object(data) = value else { return Err(Rejection::wrong_type(&value, "an object")) };
+    let data = data.into_map();
     let mut size = Size(0);
     // Counting cannot fail, and a value read from JSON can be written as JSON.
     let _ = serde_json::to_writer(&mut size, &data);
@@ -279,22 +282,23 @@ fn data(value: Value) -> Result<Option<Map<String, Value>>, Rejection> {
 /// The options, and what is unknown in them.
 type Push = (PushOptions, Map<String, Value>);
 
-fn push(value: Value) -> Result<Option<Push>, Rejection> {
-    let Value::Object(object) = value else { return Err(Rejection::wrong_type(&value, "an object")) };
+fn push(value: Json<'_>) -> Result<Option<Push>, Rejection> {
+    let Json::Object(object) = value else { return Err(Rejection::wrong_type(&value, "an object")) };
     let mut fields = Fields(object);
     let provider = fields.text("provider", &PROVIDER)?;
     let (targets, unknown) = fields.take("targets", targets)?.unwrap_or_default();
     let title = fields.text("title", &TITLE)?;
     let body = fields.text("body", &BODY)?;
-    keep(&mut fields.0, "targets", unknown);
-    Ok(Some((PushOptions { provider, targets, title, body }, fields.0)))
+    let mut rest = fields.0.into_map();
+    keep(&mut rest, "targets", unknown);
+    Ok(Some((PushOptions { provider, targets, title, body }, rest)))
 }
 
 /// The targets, each once, and what is unknown in them by their place in the list.
 type Targets = (Vec<Target>, Map<String, Value>);
 
-fn targets(value: Value) -> Result<Option<Targets>, Rejection> {
-    let Value::Array(list) = value else { return Err(Rejection::wrong_type(&value, "a list")) };
+fn targets(value: Json<'_>) -> Result<Option<Targets>, Rejection> {
+    let Json::List(list) = value else { return Err(Rejection::wrong_type(&value, "a list")) };
     if list.len() > TARGETS_MAX {
         let problem = format!("has {} entries, more than {TARGETS_MAX}", list.len());
         let remedy = "split the message, or push to a topic";
@@ -314,9 +318,9 @@ fn targets(value: Value) -> Result<Option<Targets>, Rejection> {
     Ok(Some((targets, unknown)))
 }
 
-fn target(value: Value) -> Result<(Target, Map<String, Value>), Rejection> {
-    let Value::Object(object) = value else {
-        return Err(Rejection::new(RejectionCode::WrongType, format!("is {}", kind(&value)), TARGET_REMEDY));
+fn target(value: Json<'_>) -> Result<(Target, Map<String, Value>), Rejection> {
+    let Json::Object(object) = value else {
+        return Err(Rejection::new(RejectionCode::WrongType, format!("is {}", value.kind()), TARGET_REMEDY));
     };
     let mut fields = Fields(object);
     let token = fields.text("token", &TARGET)?.map(Target::Token);
@@ -324,7 +328,7 @@ fn target(value: Value) -> Result<(Target, Map<String, Value>), Rejection> {
     let alias = fields.text("alias", &TARGET)?.map(Target::Alias);
     let mut named = [token, topic, alias].into_iter().flatten();
     match (named.next(), named.next()) {
-        (Some(target), None) => Ok((target, fields.0)),
+        (Some(target), None) => Ok((target, fields.0.into_map())),
         (None, _) => Err(Rejection::new(RejectionCode::MissingField, "names no target", TARGET_REMEDY)),
         (Some(_), Some(_)) => {
             Err(Rejection::new(RejectionCode::BadValue, "names more than one target", TARGET_REMEDY))

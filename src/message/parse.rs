@@ -1,13 +1,11 @@
 //! From bytes to a [`Message`], or to a [`Rejection`] that names the field, the problem and the remedy.
 //!
 //! One pass: size, UTF-8, JSON that every reader understands the same way, envelopes off, then field
-//! by field. Texts move from the JSON value into the message; nothing is copied twice. The first
-//! fault found is the one reported.
-
-use serde_json::Value;
+//! by field. A text is copied once, into the message. The first fault found is the one reported.
 
 use super::{
-    ContentHash, Message, Rejection, RejectionCode, content, contract, envelope, json, rejection::kind,
+    ContentHash, Message, Rejection, RejectionCode, content, contract, envelope,
+    json::{self, Json},
 };
 use crate::id::{BadId, MessageId};
 
@@ -48,7 +46,7 @@ pub struct Parsed {
 pub fn parse(body: &[u8], outside: Outside<'_>) -> Result<Parsed, Rejection> {
     let document = json::read(text(body)?, "the body")?;
     let opened = envelope::open(document)?;
-    let Value::Object(object) = opened.content else { return Err(not_an_object(&opened.content)) };
+    let Json::Object(object) = opened.content else { return Err(not_an_object(&opened.content)) };
     let mut fields = contract::Fields::new(object);
     let (message_id, weak_id) = match fields.message_id()? {
         Some(id) => (id, None),
@@ -71,15 +69,15 @@ fn text(body: &[u8]) -> Result<&str, Rejection> {
     })
 }
 
-fn not_an_object(content: &Value) -> Rejection {
+fn not_an_object(content: &Json<'_>) -> Rejection {
     let remedy = match content {
-        Value::String(text) if text.trim_start().starts_with('{') => {
+        Json::Text(text) if text.trim_start().starts_with('{') => {
             "send the JSON object itself; it was encoded twice"
         }
-        Value::Array(_) => "send each message on its own",
+        Json::List(_) => "send each message on its own",
         _ => "send the message as one JSON object",
     };
-    let problem = format!("the message is {}, not an object", kind(content));
+    let problem = format!("the message is {}, not an object", content.kind());
     Rejection::new(RejectionCode::WrongType, problem, remedy)
 }
 

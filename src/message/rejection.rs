@@ -5,8 +5,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
-
+use super::json::Json;
 use crate::id::BadId;
 
 /// Why input cannot become a message.
@@ -117,8 +116,8 @@ impl Rejection {
     }
 
     /// `value` has another type than `wanted`, such as `a string`.
-    pub(super) fn wrong_type(value: &Value, wanted: &str) -> Self {
-        Self::new(RejectionCode::WrongType, format!("is {}", kind(value)), format!("send {wanted}"))
+    pub(super) fn wrong_type(value: &Json<'_>, wanted: &str) -> Self {
+        Self::new(RejectionCode::WrongType, format!("is {}", value.kind()), format!("send {wanted}"))
     }
 
     /// `bad` is what is wrong with an id.
@@ -129,18 +128,6 @@ impl Rejection {
             BadId::BadCharacter(_) | BadId::Untrimmed => RejectionCode::BadCharacter,
         };
         Self::new(code, bad.to_string(), remedy)
-    }
-}
-
-/// The JSON type of a value, with its article.
-pub(super) const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 
