@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, histogram};
+use metrics::{Unit, counter, gauge, histogram};
+
+use crate::id::Shard;
 
 /// Messages that came in. Labels: `ingress`.
 pub const RECEIVED_TOTAL: &str = "notification_ledger_received_total";
@@ -23,6 +25,8 @@ pub const APPEND_SECONDS: &str = "notification_ledger_append_seconds";
 pub const APPEND_BATCH_SIZE: &str = "notification_ledger_append_batch_size";
 /// Messages and commands that went through an append transaction, whatever came of them.
 pub const APPEND_ENTRIES_TOTAL: &str = "notification_ledger_append_entries_total";
+/// Events folded into a live slot. Labels: `projection`.
+pub const PROJECTED_TOTAL: &str = "notification_ledger_projected_total";
 /// Events that a projection has not folded yet. Labels: `projection`, `shard`.
 pub const PROJECTION_LAG_EVENTS: &str = "notification_ledger_projection_lag_events";
 /// Age of the oldest event that a projection has not folded yet. Labels: `projection`.
@@ -46,7 +50,7 @@ pub const SQS_POLLERS: &str = "notification_ledger_sqs_pollers";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 18] = [
+pub const ALL: [(Kind, &str, Unit, &str); 19] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
     (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log."),
     (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content."),
@@ -55,6 +59,7 @@ pub const ALL: [(Kind, &str, Unit, &str); 18] = [
     (Kind::Histogram, APPEND_SECONDS, Unit::Seconds, "How long one append transaction took."),
     (Kind::Counter, APPEND_ENTRIES_TOTAL, Unit::Count, "Messages and commands that went through an append transaction."),
     (Kind::Histogram, APPEND_BATCH_SIZE, Unit::Count, "Messages and commands in one append transaction."),
+    (Kind::Counter, PROJECTED_TOTAL, Unit::Count, "Events folded into the live slot, by projection."),
     (Kind::Gauge, PROJECTION_LAG_EVENTS, Unit::Count, "Events not folded yet, by projection and shard."),
     (Kind::Gauge, PROJECTION_LAG_SECONDS, Unit::Seconds, "Age of the oldest event not folded yet, by projection."),
     (Kind::Gauge, DELIVERIES_DUE, Unit::Count, "Deliveries whose time has come."),
@@ -84,6 +89,18 @@ pub fn appended(entries: usize, took: Duration) {
     #[allow(clippy::cast_precision_loss, reason = "batches have thousands of entries at most")]
     histogram!(APPEND_BATCH_SIZE).record(entries as f64);
     counter!(APPEND_ENTRIES_TOTAL).increment(entries as u64);
+}
+
+/// Events folded into a projection's live slot.
+pub fn projected(projection: &'static str, events: usize) {
+    counter!(PROJECTED_TOTAL, "projection" => projection).increment(events as u64);
+}
+
+/// How many events a projection's live slot is behind the head of a shard.
+pub fn projection_lag(projection: &'static str, shard: Shard, events: i64) {
+    let labels = [("projection", projection.to_owned()), ("shard", shard.to_string())];
+    #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!(PROJECTION_LAG_EVENTS, &labels).set(events as f64);
 }
 
 #[cfg(test)]

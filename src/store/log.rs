@@ -218,6 +218,22 @@ impl Store {
         rows.iter().map(|row| Ok(Cursor { shard: shard(row.shard)?, position: Position(row.head) })).collect()
     }
 
+    /// When the first event after a position was recorded: how long a reader there is behind.
+    pub async fn recorded_after(
+        &self,
+        shard: Shard,
+        after: Position,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let statement = Query::select()
+            .column("recorded_at_us")
+            .from("notification_events")
+            .and_where(Expr::col("shard").eq(shard_column(shard)))
+            .and_where(Expr::col("position").eq(after.0 + 1))
+            .to_owned();
+        let row: Option<(i64,)> = self.db.first(&statement).await?;
+        Ok(row.map(|(micros,)| Timestamp::from_micros(micros)))
+    }
+
     /// The shard that a message lives in.
     pub async fn home_of(&self, message: &MessageId) -> Result<Option<Shard>, StoreError> {
         #[derive(FromRow)]

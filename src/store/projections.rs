@@ -66,6 +66,8 @@ pub struct ProjectionState {
     pub live: Slot,
     /// What is being rebuilt, if anything is.
     pub building: Option<Slot>,
+    /// The version of fold and tables that it is rebuilt with.
+    pub building_version: Option<i32>,
 }
 
 /// How far one slot has folded one shard.
@@ -130,6 +132,7 @@ struct StateRow {
     version: i32,
     live_slot: String,
     building_slot: Option<String>,
+    building_version: Option<i32>,
 }
 
 #[derive(FromRow)]
@@ -196,7 +199,7 @@ impl Store {
     /// What the catalogue says of every projection.
     pub async fn projection_states(&self) -> Result<Vec<ProjectionState>, StoreError> {
         let statement = Query::select()
-            .columns(["name", "version", "live_slot", "building_slot"])
+            .columns(["name", "version", "live_slot", "building_slot", "building_version"])
             .from("projections")
             .order_by("name", Order::Asc)
             .to_owned();
@@ -207,6 +210,7 @@ impl Store {
                 version: row.version,
                 live: Slot::parse(&row.live_slot)?,
                 building: row.building_slot.as_deref().map(Slot::parse).transpose()?,
+                building_version: row.building_version,
             })
         };
         rows.into_iter().map(state).collect()
@@ -302,7 +306,7 @@ impl Store {
         make_tables(&mut tx, projection, slot).await?;
         self.make_checkpoints(&mut tx, projection.name(), slot).await?;
         if slot != Slot::Proof {
-            set_building(&mut tx, projection.name(), Some(slot), now).await?;
+            set_building(&mut tx, projection, Some(slot), now).await?;
         }
         tx.commit().await
     }
@@ -328,7 +332,7 @@ impl Store {
         let mut tx = self.db.begin(Mode::Write).await?;
         lock_ledger(&mut tx).await?;
         if slot != Slot::Proof {
-            set_building(&mut tx, projection.name(), None, now).await?;
+            set_building(&mut tx, projection, None, now).await?;
         }
         let checkpoints = Query::delete()
             .from_table("projection_checkpoints")
@@ -354,6 +358,10 @@ impl Store {
         let name = projection.name();
         let mut tx = self.db.begin(Mode::Write).await?;
         lock_ledger(&mut tx).await?;
+        if self.projection_state(name).await?.is_some_and(|it| it.live == to) {
+            // Another process that rebuilt along was faster.
+            return Ok(tx.rollback().await?);
+        }
         let live = lock_slot(&mut tx, name, to.other()).await?;
         let mut rebuilt = lock_slot(&mut tx, name, to).await?;
         for (place, target) in rebuilt.iter_mut().zip(&live) {
@@ -374,6 +382,7 @@ impl Store {
             .table("projections")
             .value("live_slot", to.as_str())
             .value("building_slot", Option::<String>::None)
+            .value("building_version", Option::<i32>::None)
             .value("version", projection.version())
             .value("changed_at_us", now.as_micros())
             .and_where(Expr::col("name").eq(name))
@@ -527,15 +536,16 @@ async fn move_checkpoint(
 
 async fn set_building(
     tx: &mut Tx,
-    projection: &str,
+    projection: &dyn Projection,
     slot: Option<Slot>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let statement = Query::update()
         .table("projections")
         .value("building_slot", slot.map(|it| it.as_str().to_owned()))
+        .value("building_version", slot.map(|_| projection.version()))
         .value("changed_at_us", now.as_micros())
-        .and_where(Expr::col("name").eq(projection))
+        .and_where(Expr::col("name").eq(projection.name()))
         .to_owned();
     tx.exec(&statement).await.map(drop)
 }

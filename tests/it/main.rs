@@ -7,5 +7,6 @@
 )]
 
 mod harness;
+mod main_job;
 mod store;
 mod support;

@@ -1,0 +1,131 @@
+//! Keeps the live slots of all projections up with the log.
+//!
+//! Any number of processes may run it: a step holds the checkpoint row for as long as it folds, and
+//! whoever finds it held goes on with another shard.
+
+use futures_util::future::join_all;
+
+use super::{Progress, Wake, WorkError, Worker};
+use crate::{
+    id::Shard,
+    ledger::Ledger,
+    metric,
+    projection::{self, Projection},
+    store::{Checkpoint, ProjectError, ProjectionState, Slot, Step},
+};
+
+/// The projector.
+#[derive(Debug)]
+pub struct Project {
+    ledger: Ledger,
+    batch_max: u64,
+    folded: Wake,
+}
+
+/// One shard of one projection that is behind.
+struct Behind {
+    projection: &'static dyn Projection,
+    slot: Slot,
+    shard: Shard,
+}
+
+impl Project {
+    /// Folds up to `batch_max` events of each shard in a step; rings `folded` after each that folded.
+    #[must_use]
+    pub const fn new(ledger: Ledger, batch_max: u64, folded: Wake) -> Self {
+        Self { ledger, batch_max, folded }
+    }
+
+    async fn fold(&self, behind: &Behind) -> Result<usize, ProjectError> {
+        let Behind { projection, slot, shard } = *behind;
+        let store = self.ledger.store();
+        let step = store.project(projection, slot, shard, self.batch_max, None).await?;
+        let Step::Folded { events, position, .. } = step else { return Ok(0) };
+        self.ledger.progress().reached(projection.name(), shard, position);
+        metric::projected(projection.name(), events);
+        Ok(events)
+    }
+}
+
+impl Worker for Project {
+    fn name(&self) -> &'static str {
+        "project"
+    }
+
+    async fn tick(&mut self) -> Result<Progress, WorkError> {
+        let store = self.ledger.store();
+        let failed = |error| WorkError::retry("reading the checkpoints", error);
+        let states = store.projection_states().await.map_err(failed)?;
+        let checkpoints = store.checkpoints().await.map_err(failed)?;
+        let behind = behind(&states, &checkpoints);
+        let (mut events, mut parked) = (0, None);
+        for result in join_all(behind.iter().map(|it| self.fold(it))).await {
+            match result {
+                Ok(count) => events += count,
+                // The other shards and projections run on; the loop tells of it once.
+                Err(error @ ProjectError::Parked { .. }) => parked = Some(error),
+                Err(error) => return Err(WorkError::retry("projecting", error)),
+            }
+        }
+        if events > 0 {
+            self.folded.wake();
+            return Ok(Progress::Worked);
+        }
+        parked.map_or(Ok(Progress::Idle), |error| Err(WorkError::retry("projecting", error)))
+    }
+}
+
+/// What there is to fold: live slots made by this release's version of the fold.
+fn behind(states: &[ProjectionState], checkpoints: &[Checkpoint]) -> Vec<Behind> {
+    let mut behind = Vec::new();
+    for place in checkpoints {
+        let Some(state) = states.iter().find(|it| it.name == place.projection) else { continue };
+        let Some(projection) = projection::by_name(&place.projection) else { continue };
+        if place.slot != state.live || state.version != projection.version() {
+            continue;
+        }
+        let lag = place.head.0 - place.position.0;
+        metric::projection_lag(projection.name(), place.shard, lag);
+        if lag > 0 {
+            behind.push(Behind { projection, slot: place.slot, shard: place.shard });
+        }
+    }
+    behind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Position;
+
+    #[test]
+    fn only_live_slots_of_this_version_that_lag_are_folded() {
+        let state = |name: &str, version| ProjectionState {
+            name: name.to_owned(),
+            version,
+            live: Slot::A,
+            building: Some(Slot::B),
+            building_version: Some(version),
+        };
+        let place = |projection: &str, slot, shard, position| Checkpoint {
+            projection: projection.to_owned(),
+            slot,
+            shard: Shard(shard),
+            position: Position(position),
+            head: Position(10),
+            parked: None,
+        };
+        let version = projection::by_name("inbox").unwrap().version();
+        let states = [state("inbox", version), state("messages", version + 1)];
+        let checkpoints = [
+            place("inbox", Slot::A, 0, 10),
+            place("inbox", Slot::A, 1, 9),
+            place("inbox", Slot::B, 0, 3),
+            place("messages", Slot::A, 0, 3),
+            place("unheard-of", Slot::A, 0, 3),
+        ];
+        let behind = behind(&states, &checkpoints);
+        let found: Vec<_> = behind.iter().map(|it| (it.projection.name(), it.shard.0)).collect();
+        assert_eq!(found, [("inbox", 1)]);
+    }
+}

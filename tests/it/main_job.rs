@@ -1,0 +1,180 @@
+//! The main job on real input: a producer that is not ours, a real queue, a real push endpoint, and a
+//! service that is killed again and again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    process::Stdio,
+    time::Duration,
+};
+
+use notification_ledger::{
+    event::{Event, Recorded},
+    id::{DeliveryId, Position},
+    store::Store,
+};
+
+use crate::support::{
+    database::{Kind, TestDb},
+    eventually,
+    ledger::open_store,
+    queue::{Depth, Queue, QueueSettings},
+    service::Service,
+    sink::{Answer, Call, Sink},
+    variable,
+};
+
+/// Messages that the producer sends.
+const MESSAGES: usize = 10_000;
+/// Times that the service is killed.
+const KILLS: u32 = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_by_ten_kills_on_sqlite() {
+    ten_kills(Kind::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_by_ten_kills_on_postgres() {
+    ten_kills(Kind::Postgres).await;
+}
+
+/// The configuration of a service between this queue, database and push endpoint.
+pub(crate) fn config(db: &TestDb, queue: Option<&Queue>, sink: &Sink) -> String {
+    let queue = queue.map(|queue| {
+        format!(
+            "[[ingest.sqs]]\nname = \"notifications\"\nqueue_url = \"{}\"\nendpoint_url = \"{}\"\n\
+             region = \"us-east-1\"\nvisibility_timeout_s = 5\nwait_s = 1\n",
+            queue.url,
+            variable("LEDGER_TEST_SQS_ENDPOINT"),
+        )
+    });
+    format!(
+        "[database]\nurl = \"{}\"\n\n[api]\nbind = \"127.0.0.1:{{port}}\"\n\n{}\n\
+         [push]\nprovider = \"sink\"\n\n\
+         [providers.sink]\nkind = \"http\"\nurl = \"{}\"\ntimeout_ms = 2000\n\
+         body = {{ delivery = \"{{{{deliveryId}}}}\", attempt = \"{{{{attempt}}}}\" }}\n\
+         [providers.sink.retry]\nschedule_s = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nmax_attempts = 100\n",
+        db.url(),
+        queue.unwrap_or_default(),
+        sink.url("/push"),
+    )
+}
+
+/// A service with its credentials for the queue in the environment.
+pub(crate) fn service(config: &str) -> Service {
+    Service::new(config)
+        .with_variable("AWS_ACCESS_KEY_ID", crate::support::queue::ACCESS_KEY)
+        .with_variable("AWS_SECRET_ACCESS_KEY", crate::support::queue::ACCESS_KEY)
+}
+
+async fn ten_kills(kind: Kind) {
+    let db = TestDb::new(kind).await;
+    let settings = QueueSettings { visibility_timeout_s: 5, max_receive_count: 1000, ..QueueSettings::default() };
+    let queue = Queue::new(settings).await;
+    let sink = Sink::start().await;
+    // One call in twenty fails, one in a hundred after the provider took it.
+    sink.answer_with(|_| match fastrand::u8(0..100) {
+        0..3 => Answer::status(503),
+        3 => Answer::status(429).header("Retry-After", "1"),
+        4 => Answer::reset(),
+        _ => Answer::status(200),
+    });
+    let mut service = service(&config(&db, Some(&queue), &sink));
+    let seed = fastrand::u32(..);
+    let producer = tokio::process::Command::new(variable("LEDGER_TEST_PYTHON"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/producer.py"))
+        .args([variable("LEDGER_TEST_SQS_ENDPOINT"), queue.url.clone(), MESSAGES.to_string(), seed.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    for _ in 0..KILLS {
+        service.start().await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(300..2500))).await;
+        service.kill().await;
+    }
+    service.start().await;
+    let produced = producer.wait_with_output().await.unwrap();
+    assert!(produced.status.success(), "seed {seed}");
+    let changed: Vec<String> =
+        String::from_utf8(produced.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
+    assert!(!changed.is_empty());
+
+    let deadline = Duration::from_secs(240);
+    eventually("the queue is empty", deadline, async || queue.depth().await == Depth::EMPTY).await;
+    assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
+    let store = open_store(&db, 1).await;
+    eventually("every delivery came to an end", deadline, async || deliveries_left(&store).await == 0).await;
+    for projection in ["inbox", "deliveries", "messages"] {
+        let verified = service.run(&["projections", "verify", projection]).await;
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    assert!(service.stop().await.success(), "{}", service.output());
+    prove(&log_of(&store).await, &changed, &sink.calls());
+    store.close().await;
+}
+
+async fn deliveries_left(store: &Store) -> usize {
+    let statement = sea_query::Query::select()
+        .expr(sea_query::Expr::cust("count(*)"))
+        .from("push_deliveries")
+        .and_where(sea_query::Expr::cust("due_at_us is not null"))
+        .to_owned();
+    let counts: Vec<(i64,)> = store.db().all(&statement).await.unwrap();
+    let behind = store.checkpoints().await.unwrap().iter().any(|it| it.position < it.head);
+    usize::try_from(counts[0].0).unwrap() + usize::from(behind)
+}
+
+/// The whole log, shard after shard.
+pub(crate) async fn log_of(store: &Store) -> Vec<Recorded> {
+    let mut events = Vec::new();
+    for shard in store.shards() {
+        events.extend(store.events_after(shard, Position(0), 10_000_000).await.unwrap());
+    }
+    events
+}
+
+/// What the log and the push endpoint must agree upon.
+fn prove(log: &[Recorded], changed: &[String], calls: &[Call]) {
+    let received: Vec<_> = log.iter().filter(|it| matches!(it.body, Event::MessageReceived(_))).collect();
+    assert!(received.iter().all(|it| it.version.0 == 0));
+    let ids: HashSet<_> = received.iter().map(|it| it.message_id.as_str()).collect();
+    assert_eq!((received.len(), ids.len()), (MESSAGES, MESSAGES), "each id exactly once at version 0");
+
+    let mut conflicts: Vec<_> = log
+        .iter()
+        .filter(|it| matches!(it.body, Event::MessageConflicted(_)))
+        .map(|it| it.message_id.to_string())
+        .collect();
+    conflicts.sort();
+    let mut expected = changed.to_vec();
+    expected.sort();
+    assert_eq!(conflicts, expected, "each conflict is recorded once");
+
+    let called: HashSet<(DeliveryId, u64)> = calls.iter().map(|call| key(call)).collect();
+    assert_eq!(called.len(), calls.len(), "no attempt was called twice");
+    let mut started = HashSet::new();
+    let mut accepted: HashMap<DeliveryId, usize> = HashMap::new();
+    for (at, event) in log.iter().enumerate() {
+        match &event.body {
+            Event::PushAttemptStarted(it) => {
+                assert!(!accepted.contains_key(&it.delivery_id), "called again after it was accepted, at {at}");
+                assert!(started.insert((it.delivery_id, u64::from(it.attempt))), "claimed twice");
+            }
+            Event::PushAttemptSucceeded(it) => {
+                accepted.insert(it.delivery_id, at);
+            }
+            _ => {}
+        }
+    }
+    let unrecorded: Vec<_> = called.difference(&started).collect();
+    assert_eq!(unrecorded, Vec::<&(DeliveryId, u64)>::new(), "every call has an attempt event");
+    let delivered: HashSet<_> = called.iter().map(|(delivery, _)| *delivery).collect();
+    assert_eq!(delivered.len(), MESSAGES, "every push was called at least once");
+    assert_eq!(accepted.len(), MESSAGES, "and accepted in the end");
+}
+
+fn key(call: &Call) -> (DeliveryId, u64) {
+    let body = call.json();
+    (body["delivery"].as_str().unwrap().parse().unwrap(), body["attempt"].as_u64().unwrap())
+}
