@@ -9,9 +9,6 @@ pub mod progress;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::future::join_all;
-use tokio::sync::Notify;
-
 use crate::{
     clock::{Clock, Timestamp},
     event::{Event, Metadata},
@@ -20,7 +17,9 @@ use crate::{
     routing::Routing,
     store::{Applied, Entry, Store, StoreError},
     stream::{Command, Mark, Receive, Refusal},
+    wake::Wake,
 };
+use futures_util::future::join_all;
 
 use appender::{Appender, Inbound};
 use dispatch::{Dispatch, Permits};
@@ -40,7 +39,7 @@ struct Inner {
     dispatch: Option<Dispatch>,
     appenders: Vec<Inbound>,
     progress: Progress,
-    appended: Arc<Notify>,
+    appended: Wake,
 }
 
 /// How the ledger is put together.
@@ -99,11 +98,11 @@ impl Ledger {
     /// ledger is gone and everything handed to them is durable.
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: LedgerOptions) -> (Self, Vec<Appender>) {
-        let appended = Arc::new(Notify::new());
+        let appended = Wake::default();
         let (appenders, tasks) = store
             .shards()
             .map(|shard| {
-                let wake = Arc::clone(&appended);
+                let wake = appended.clone();
                 Appender::new(store.clone(), Arc::clone(&clock), shard, options.batch_max, wake)
             })
             .unzip();
@@ -133,8 +132,8 @@ impl Ledger {
 
     /// Rings when something was appended by this process; a hint without data.
     #[must_use]
-    pub fn appended(&self) -> Arc<Notify> {
-        Arc::clone(&self.inner.appended)
+    pub fn appended(&self) -> Wake {
+        self.inner.appended.clone()
     }
 
     /// How far the projections are, as far as this process knows.

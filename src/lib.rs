@@ -22,4 +22,5 @@ pub mod store;
 pub mod stream;
 pub mod supervisor;
 pub mod telemetry;
+pub mod wake;
 pub mod worker;

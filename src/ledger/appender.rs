@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::LedgerError;
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     id::Shard,
     metric,
     store::{Applied, Entry, Store, StoreError},
+    wake::Wake,
 };
 
 /// Jobs that may wait at one shard before callers have to.
@@ -48,7 +49,7 @@ pub struct Appender {
     clock: Arc<dyn Clock>,
     shard: Shard,
     batch_max: usize,
-    appended: Arc<Notify>,
+    appended: Wake,
     jobs: mpsc::Receiver<Job>,
 }
 
@@ -64,7 +65,7 @@ impl Appender {
         clock: Arc<dyn Clock>,
         shard: Shard,
         batch_max: usize,
-        appended: Arc<Notify>,
+        appended: Wake,
     ) -> (Inbound, Self) {
         let (sender, jobs) = mpsc::channel(QUEUE);
         (Inbound { jobs: sender }, Self { store, clock, shard, batch_max, appended, jobs })
@@ -127,7 +128,7 @@ impl Appender {
                 Ok(applied) => {
                     metric::appended(entries.len(), self.clock.now().since(now));
                     if applied.iter().any(|it| matches!(it, Applied::Appended { .. })) {
-                        self.appended.notify_one();
+                        self.appended.wake();
                     }
                     return Ok(applied);
                 }

@@ -3,10 +3,15 @@
 //! A worker knows nothing of waiting, of stopping or of trying again; [`run`] does that for all. The
 //! loop never interrupts a step: a soft stop is seen between steps.
 
-use std::{error::Error, pin::pin, sync::Arc, time::Duration};
+pub mod project;
+pub mod rebuild;
 
-use tokio::{sync::Notify, time};
+use std::{error::Error, pin::pin, time::Duration};
+
+use tokio::time;
 use tokio_util::sync::CancellationToken;
+
+use crate::wake::Wake;
 
 /// The first pause after a step that failed; doubled with each further failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -64,20 +69,6 @@ pub trait Worker: Send {
     fn tick(&mut self) -> impl Future<Output = Result<Progress, WorkError>> + Send;
 }
 
-/// A hint without data that there is something to do; clones give and hear the same hint.
-///
-/// Everyone who listens hears it. A hint may be lost when nobody listens, which is why every worker
-/// listens before it looks, and polls besides.
-#[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<Notify>);
-
-impl Wake {
-    /// Wakes everyone who listens.
-    pub fn wake(&self) {
-        self.0.notify_waiters();
-    }
-}
-
 /// Runs the worker until `stop` is cancelled, or a step fails for good.
 ///
 /// # Errors
@@ -91,7 +82,7 @@ pub async fn run<W: Worker>(
     let mut trouble = Trouble::default();
     while !stop.is_cancelled() {
         // Listening begins before the step looks for work: what arrives while it looks is not missed.
-        let mut hint = pin!(wake.0.notified());
+        let mut hint = pin!(wake.listen());
         hint.as_mut().enable();
         match worker.tick().await {
             Ok(progress) => {

@@ -5,13 +5,14 @@
 
 use futures_util::future::join_all;
 
-use super::{Progress, Wake, WorkError, Worker};
+use super::{Progress, WorkError, Worker};
 use crate::{
     id::Shard,
     ledger::Ledger,
     metric,
     projection::{self, Projection},
     store::{Checkpoint, ProjectError, ProjectionState, Slot, Step},
+    wake::Wake,
 };
 
 /// The projector.

@@ -151,11 +151,7 @@ impl Rebuild {
 
     /// Compares the live slot with a fresh fold, row by row, at equal places of the log. Nothing waits
     /// for it: the live slot is read as it stood at one moment.
-    pub async fn verify(
-        &self,
-        restart: bool,
-        progress: OnProgress<'_>,
-    ) -> Result<Comparison, RebuildError> {
+    pub async fn verify(&self, restart: bool, progress: OnProgress<'_>) -> Result<Comparison, RebuildError> {
         let name = self.projection.name();
         let state = self.store.projection_state(name).await?.ok_or(RebuildError::NotThere(name))?;
         let exists = self.store.checkpoints().await?;
@@ -278,7 +274,8 @@ async fn compare_table(
     let (mut one, mut other) = (left.next(live).await?, right.next(fresh).await?);
     while one.is_some() || other.is_some() {
         comparison.rows += 1;
-        let keys = (one.as_deref().map(|row| table.key_of(row)), other.as_deref().map(|row| table.key_of(row)));
+        let keys =
+            (one.as_deref().map(|row| table.key_of(row)), other.as_deref().map(|row| table.key_of(row)));
         match keys {
             (Some(key), Some(fresh_key)) if key == fresh_key => {
                 let (a, b) = (one.take().unwrap_or_default(), other.take().unwrap_or_default());

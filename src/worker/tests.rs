@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},

@@ -8,5 +8,6 @@
 
 mod harness;
 mod main_job;
+mod rebuild;
 mod store;
 mod support;

@@ -69,7 +69,8 @@ pub(crate) fn service(config: &str) -> Service {
 
 async fn ten_kills(kind: Kind) {
     let db = TestDb::new(kind).await;
-    let settings = QueueSettings { visibility_timeout_s: 5, max_receive_count: 1000, ..QueueSettings::default() };
+    let settings =
+        QueueSettings { visibility_timeout_s: 5, max_receive_count: 1000, ..QueueSettings::default() };
     let queue = Queue::new(settings).await;
     let sink = Sink::start().await;
     // One call in twenty fails, one in a hundred after the provider took it.
@@ -83,7 +84,12 @@ async fn ten_kills(kind: Kind) {
     let seed = fastrand::u32(..);
     let producer = tokio::process::Command::new(variable("LEDGER_TEST_PYTHON"))
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/producer.py"))
-        .args([variable("LEDGER_TEST_SQS_ENDPOINT"), queue.url.clone(), MESSAGES.to_string(), seed.to_string()])
+        .args([
+            variable("LEDGER_TEST_SQS_ENDPOINT"),
+            queue.url.clone(),
+            MESSAGES.to_string(),
+            seed.to_string(),
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -158,7 +164,10 @@ fn prove(log: &[Recorded], changed: &[String], calls: &[Call]) {
     for (at, event) in log.iter().enumerate() {
         match &event.body {
             Event::PushAttemptStarted(it) => {
-                assert!(!accepted.contains_key(&it.delivery_id), "called again after it was accepted, at {at}");
+                assert!(
+                    !accepted.contains_key(&it.delivery_id),
+                    "called again after it was accepted, at {at}"
+                );
                 assert!(started.insert((it.delivery_id, u64::from(it.attempt))), "claimed twice");
             }
             Event::PushAttemptSucceeded(it) => {
