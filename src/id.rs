@@ -181,6 +181,13 @@ impl fmt::Display for Position {
     }
 }
 
+/// A fresh id for a ledger that is being created.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "the one door to random ids")]
+pub fn new_ledger_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
 /// Which event of its message this is: 0 is `message.received`, then 1, 2, …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

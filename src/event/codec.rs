@@ -141,3 +141,60 @@ fn json<T: Serialize>(payload: &T) -> Result<String, serde_json::Error> {
 fn parse<T: DeserializeOwned>(payload: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(payload)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Every type that this release writes.
+    const KINDS: [&str; 18] = [
+        "inbox.archived",
+        "inbox.deleted",
+        "inbox.read",
+        "inbox.seen",
+        "inbox.unarchived",
+        "inbox.unread",
+        "message.cancelled",
+        "message.conflicted",
+        "message.erased",
+        "message.received",
+        "push.attempt_failed",
+        "push.attempt_lost",
+        "push.attempt_started",
+        "push.attempt_succeeded",
+        "push.exhausted",
+        "push.planned",
+        "push.receipt",
+        "push.suppressed",
+    ];
+
+    #[test]
+    fn every_version_ever_written_is_read_and_written_alike() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+        let mut found = BTreeSet::new();
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let kind = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let payload = fs::read_to_string(&path).unwrap();
+            let event = decode(&kind, 1, &payload).unwrap();
+            assert_eq!(event.kind(), kind);
+            let again: Value = serde_json::from_str(&encode(&event).unwrap().payload).unwrap();
+            assert_eq!(again, serde_json::from_str::<Value>(&payload).unwrap(), "{kind}");
+            found.insert(kind);
+        }
+        assert_eq!(found, KINDS.map(ToOwned::to_owned).into());
+    }
+
+    #[test]
+    fn what_a_newer_release_wrote_is_told_from_what_is_broken() {
+        let future =
+            |kind, version| matches!(decode(kind, version, "{}"), Err(CodecError::FromTheFuture { .. }));
+        assert!(future("inbox.sneezed", 1));
+        assert!(future("inbox.read", 2));
+        assert!(matches!(decode("push.planned", 1, "{}"), Err(CodecError::BadPayload { .. })));
+    }
+}

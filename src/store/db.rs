@@ -130,7 +130,10 @@ impl Db {
             .pragma("cache_size", "-65536")
             .pragma("temp_store", "memory")
             .statement_cache_capacity(256);
-        let pool = || SqlitePoolOptions::new().acquire_timeout(options.acquire_timeout).idle_timeout(None);
+        let pool = || {
+            let pool = SqlitePoolOptions::new().test_before_acquire(false);
+            pool.acquire_timeout(options.acquire_timeout).idle_timeout(None)
+        };
         let write = pool().max_connections(1).max_lifetime(None).connect_with(connect.clone()).await?;
         let readers = options.max_connections.max(2) - 1;
         let read = pool().max_connections(readers).connect_with(connect.pragma("query_only", "on")).await?;
@@ -142,7 +145,9 @@ impl Db {
         if options.pooler {
             connect = connect.extra_float_digits(None);
         }
+        // No ping before each use: a connection that died is a transient error, and those are retried.
         let pool = PgPoolOptions::new()
+            .test_before_acquire(false)
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .connect_with(connect)
@@ -153,6 +158,7 @@ impl Db {
     async fn connect_mysql(options: &DbOptions) -> Result<Self, StoreError> {
         let url = options.url.replacen("mariadb:", "mysql:", 1);
         let pool = MySqlPoolOptions::new()
+            .test_before_acquire(false)
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .after_connect(|connection, _| {
