@@ -275,9 +275,13 @@ fn histories_hold_every_type_of_event_and_every_status() {
     let mut statuses: BTreeMap<&str, u32> = BTreeMap::new();
     for _ in 0..200 {
         let log = History::of(&tries().new_tree(&mut runner).unwrap().current());
-        log.iter().for_each(|it| *kinds.entry(it.body.kind()).or_default() += 1);
+        for it in &log {
+            *kinds.entry(it.body.kind()).or_default() += 1;
+        }
         let deliveries = typed::<PushDelivery>(&fold_in_memory(&Deliveries, &log));
-        deliveries.iter().for_each(|it| *statuses.entry(it.status.as_str()).or_default() += 1);
+        for it in deliveries {
+            *statuses.entry(it.status.as_str()).or_default() += 1;
+        }
     }
     assert_eq!(kinds.len(), 18, "{kinds:?}");
     assert_eq!(statuses.len(), DeliveryStatus::ALL.len(), "{statuses:?}");
