@@ -11,3 +11,4 @@ mod main_job;
 mod rebuild;
 mod store;
 mod support;
+mod tidy;
