@@ -3,7 +3,10 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "tests read the clock, the environment and start tasks as they like"
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test panics, prints, reads the clock and the environment, and starts tasks as it likes"
 )]
 
 mod harness;
