@@ -1,3 +1,5 @@
+//! What each command means for a message in each state, and what is refused.
+
 use std::time::Duration;
 
 use super::*;

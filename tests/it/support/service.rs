@@ -157,6 +157,7 @@ impl Service {
         let mut command = Command::new(env!("CARGO_BIN_EXE_notification-ledger"));
         command.arg("--config").arg(self.config_file()).args(arguments);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command.env_remove("RUST_LOG");
         command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", ACCESS_KEY);
         command.env("AWS_REGION", REGION).env("AWS_EC2_METADATA_DISABLED", "true");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

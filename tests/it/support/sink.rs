@@ -171,8 +171,8 @@ impl Answer {
     }
 
     /// With this body instead.
-    pub(crate) fn body(self, body: impl ToString) -> Self {
-        Self { body: body.to_string(), ..self }
+    pub(crate) fn body(self, body: &str) -> Self {
+        Self { body: body.to_owned(), ..self }
     }
 
     /// After this time.
