@@ -8,7 +8,9 @@
 //! ([`ledger`]), what runs by itself ([`worker`]), and what others call ([`http`], [`cli`]).
 //! `ARCHITECTURE.md` walks through the flows.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod id;
 pub mod ledger;

@@ -1,2 +1,10 @@
 //! Parse, run, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use notification_ledger::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    Cli::parse().run().unwrap_or_else(|error| cli::report(&error))
+}

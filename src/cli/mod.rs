@@ -1,0 +1,218 @@
+//! The command line: what an operator calls. Every subcommand is a file with its `Options` and their
+//! `run`; what it does is done by the parts below, and what it prints is printed here.
+//!
+//! A new subcommand is a file beside this one, a variant of [`Command`] and a line in [`Command::run`].
+
+#![allow(clippy::print_stdout, reason = "printing is what a command is for")]
+#![allow(clippy::doc_markdown, reason = "the doc comments of options are their help texts")]
+
+mod config;
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Loaded, Sources},
+    telemetry,
+};
+
+/// What every help text ends with.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; nothing is wrong
+  1  failed, or what was looked for was found wrong: problems, differences
+  2  the command line was not understood";
+
+/// An event-sourced notification ledger: every message once in the log, an inbox and push deliveries
+/// derived from it, every attempt audited.
+///
+/// Nothing has to be configured to try it: without a file, the ledger is a SQLite file in the working
+/// directory and the API listens on this machine only. `config show` prints what is in force.
+#[derive(Debug, Parser)]
+#[command(name = "notification-ledger", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What all commands understand.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The configuration file; without it, notification-ledger.toml in the working directory, if it is
+    /// there
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        env = "NOTIFICATION_LEDGER_CONFIG",
+        help_heading = "Global"
+    )]
+    pub config: Option<PathBuf>,
+
+    /// The database, in place of the configured one: sqlite://FILE, postgres://… or mysql://…
+    ///
+    /// Others on this machine can see the command line; an address with a password is better put into
+    /// the environment: NOTIFICATION_LEDGER__DATABASE__URL.
+    #[arg(long, value_name = "URL", global = true, help_heading = "Global")]
+    pub database: Option<String>,
+}
+
+/// How a command answers.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// Print JSON, for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command ended that did what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// And all is well.
+    Well,
+    /// And found something wrong, which it has printed.
+    Wrong,
+}
+
+/// What is logged, to stderr, while a command runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// What `telemetry.log` says.
+    Service,
+    /// Warnings only, unless `telemetry.log` was set: the command prints its own answer.
+    Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Config(config::Options),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// When it could not do what it was asked.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the asynchronous runtime cannot be started")?;
+        let result = runtime.block_on(self.command.run(&self.global));
+        // Whatever still blocks a thread now was given up before.
+        runtime.shutdown_background();
+        Ok(match result? {
+            Exit::Well => ExitCode::SUCCESS,
+            Exit::Wrong => ExitCode::FAILURE,
+        })
+    }
+}
+
+impl Command {
+    async fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        match self {
+            Self::Config(options) => options.run(global),
+        }
+    }
+}
+
+impl Global {
+    /// Reads the configuration, with the options of the command line in it.
+    ///
+    /// # Errors
+    /// When anything in it is wrong; all of it is named.
+    pub fn load(&self) -> Result<Loaded, crate::config::ConfigError> {
+        let sources = Sources::of_process(self.config.clone());
+        match &self.database {
+            Some(url) => sources.with_option("database.url", url, "--database").load(),
+            None => sources.load(),
+        }
+    }
+
+    /// Reads the configuration and starts logging.
+    ///
+    /// # Errors
+    /// When anything in the configuration is wrong.
+    pub fn start(&self, logs: Logs) -> anyhow::Result<Loaded> {
+        let loaded = self.load()?;
+        let telemetry = &loaded.config.telemetry;
+        let quiet = logs == Logs::Command && loaded.origin("telemetry.log").is_none();
+        telemetry::start_logs(if quiet { "warn" } else { &telemetry.log }, telemetry.format)?;
+        Ok(loaded)
+    }
+}
+
+/// Prints a text and a line end.
+///
+/// # Errors
+/// When nobody reads on; [`report`] knows that this is no failure.
+pub fn print(text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Tells on stderr why a command failed: the error, then what caused it.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let nobody_reads = |it: &(dyn std::error::Error + 'static)| {
+        it.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(nobody_reads) {
+        // As in `audit … | head`: who asked has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let mut lines = vec![format!("error: {error}")];
+    lines.extend(error.chain().skip(1).map(|cause| format!("caused by: {cause}")));
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr().lock(), "{}", lines.join("\n"));
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        for line in [
+            ["notification-ledger", "--config", "a.toml", "config", "show"],
+            ["notification-ledger", "config", "show", "--config", "a.toml"],
+        ] {
+            assert_eq!(Cli::try_parse_from(line).unwrap().global.config, Some("a.toml".into()));
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_help_text() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in
+                command.get_arguments().filter(|it| it.get_id() != "help" && it.get_id() != "version")
+            {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(report(&anyhow::Error::from(gone).context("printing")), ExitCode::SUCCESS);
+    }
+}

@@ -1,0 +1,262 @@
+//! `[api]`: where the HTTP API listens and who may call it.
+
+use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::{
+    problem::Problem,
+    value::{at_least_one, list, millis, within},
+};
+use crate::secret::{Secret, SecretError};
+
+/// Shorter secrets can be guessed.
+const SECRET_MIN: usize = 16;
+
+/// `[api]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Where to listen.
+    #[serde(deserialize_with = "address")]
+    pub bind: SocketAddr,
+    /// How long a request may take.
+    #[serde(rename = "request_timeout_ms", deserialize_with = "millis")]
+    pub request_timeout: Duration,
+    /// How long a request body may be.
+    pub body_limit_bytes: usize,
+    /// How long a read waits for the projection to reach the cursor it names.
+    #[serde(rename = "wait_for_projection_ms", deserialize_with = "millis")]
+    pub wait_for_projection: Duration,
+    /// Who may call.
+    #[serde(default, deserialize_with = "list")]
+    pub keys: Vec<ApiKey>,
+}
+
+/// `[[api.keys]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// Who calls with it; stands in the log as the actor.
+    pub name: String,
+    /// Where the secret stands.
+    pub secret: SecretRef,
+    /// What it opens.
+    #[serde(deserialize_with = "list")]
+    pub scopes: Vec<Scope>,
+}
+
+/// Where a secret stands: `env:NAME` or `file:PATH`. Nothing is read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretRef(String);
+
+/// What a key may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+pub enum Scope {
+    /// Post messages.
+    #[serde(rename = "messages:write")]
+    MessagesWrite,
+    /// Look at messages, deliveries and their attempts.
+    #[serde(rename = "messages:read")]
+    MessagesRead,
+    /// List inboxes and counts.
+    #[serde(rename = "inbox:read")]
+    InboxRead,
+    /// Mark as read, archive, and so on.
+    #[serde(rename = "inbox:write")]
+    InboxWrite,
+    /// List, retry and discard quarantined input.
+    #[serde(rename = "quarantine")]
+    Quarantine,
+    /// Status, rebuild, verify.
+    #[serde(rename = "projections")]
+    Projections,
+    /// Read `/metrics`.
+    #[serde(rename = "metrics")]
+    Metrics,
+    /// Everything.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+impl Api {
+    /// Whether only this machine can reach the API.
+    pub fn is_loopback(&self) -> bool {
+        self.bind.ip().to_canonical().is_loopback()
+    }
+
+    /// What is wrong with this section.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        problems.extend(at_least_one("api.request_timeout_ms", self.request_timeout));
+        problems.extend(within("api.body_limit_bytes", self.body_limit_bytes as u64, 1024..=256 << 20));
+        if self.wait_for_projection >= self.request_timeout {
+            problems.push(Problem::new(
+                "api.wait_for_projection_ms",
+                "is not shorter than api.request_timeout_ms, which would end the request first",
+                "make it shorter",
+            ));
+        }
+        let mut names = BTreeSet::new();
+        for (i, key) in self.keys.iter().enumerate() {
+            if key.name.is_empty() {
+                problems.push(Problem::new(
+                    format!("api.keys[{i}].name"),
+                    "is empty",
+                    "name the caller; the name stands in the log",
+                ));
+            } else if !names.insert(&key.name) {
+                problems.push(Problem::new(
+                    format!("api.keys[{i}].name"),
+                    format!("is {:?}, like another key's", key.name),
+                    "give every key a name of its own",
+                ));
+            }
+            if key.scopes.is_empty() {
+                problems.push(Problem::new(
+                    format!("api.keys[{i}].scopes"),
+                    "is empty, so that the key opens nothing",
+                    "give it at least one scope, for example messages:write",
+                ));
+            }
+        }
+        problems
+    }
+}
+
+impl ApiKey {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// When it cannot be read, or could be guessed; `key` is where the key stands: `api.keys[0]`.
+    pub fn read_secret(&self, key: &str) -> Result<Secret, Problem> {
+        let problem = |it: &SecretError| {
+            Problem::new(format!("{key}.secret"), format!("is {}, but {it}", self.secret), it.remedy())
+        };
+        let secret = Secret::resolve(&self.secret.0).map_err(|it| problem(&it))?;
+        if secret.expose().chars().count() < SECRET_MIN {
+            return Err(Problem::new(
+                format!("{key}.secret"),
+                format!(
+                    "is {}, which holds fewer than {SECRET_MIN} characters and could be guessed",
+                    self.secret
+                ),
+                "put a longer one there, for example from openssl rand -hex 32",
+            ));
+        }
+        Ok(secret)
+    }
+
+    /// Whether the key opens what asks for `wanted`.
+    pub fn opens(&self, wanted: Scope) -> bool {
+        self.scopes.iter().any(|it| *it == wanted || *it == Scope::Admin)
+    }
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::MessagesWrite,
+        Self::MessagesRead,
+        Self::InboxRead,
+        Self::InboxWrite,
+        Self::Quarantine,
+        Self::Projections,
+        Self::Metrics,
+        Self::Admin,
+    ];
+
+    /// As it is written in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MessagesWrite => "messages:write",
+            Self::MessagesRead => "messages:read",
+            Self::InboxRead => "inbox:read",
+            Self::InboxWrite => "inbox:write",
+            Self::Quarantine => "quarantine",
+            Self::Projections => "projections",
+            Self::Metrics => "metrics",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let names = |prefix| text.strip_prefix(prefix).is_some_and(|name: &str| !name.trim().is_empty());
+        if names("env:") || names("file:") {
+            return Ok(Self(text));
+        }
+        // The text is not repeated: it may be the secret.
+        let error = SecretError::NotAReference;
+        Err(de::Error::custom(format!("{error}; {}", error.remedy())))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let near = text
+            .strip_prefix("localhost:")
+            .map_or("127.0.0.1:8080".to_owned(), |port| format!("127.0.0.1:{port}"));
+        de::Error::custom(format!(
+            "is {text:?}, not an address and a port; write for example {near} or [::1]:8080"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_written_as_it_is_read() {
+        for scope in Scope::ALL {
+            assert_eq!(serde_json::from_value::<Scope>(scope.as_str().into()).unwrap(), scope);
+        }
+    }
+
+    #[test]
+    fn admin_opens_everything_and_others_open_themselves() {
+        let key = |scopes: &[Scope]| ApiKey {
+            name: "a".into(),
+            secret: SecretRef("env:A".into()),
+            scopes: scopes.to_vec(),
+        };
+        assert!(Scope::ALL.iter().all(|it| key(&[Scope::Admin]).opens(*it)));
+        assert!(key(&[Scope::InboxRead]).opens(Scope::InboxRead));
+        assert!(!key(&[Scope::InboxRead]).opens(Scope::InboxWrite));
+        assert!(!key(&[Scope::InboxRead]).opens(Scope::Admin));
+    }
+
+    #[test]
+    fn a_secret_that_could_be_guessed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, "qwertz").unwrap();
+        let secret = SecretRef(format!("file:{}", path.display()));
+        let key = ApiKey { name: "a".into(), secret, scopes: vec![] };
+        let problem = key.read_secret("api.keys[0]").unwrap_err().to_string();
+        assert!(problem.starts_with("api.keys[0].secret is file:"), "{problem}");
+        assert!(problem.contains("could be guessed") && !problem.contains("qwertz"), "{problem}");
+    }
+
+    #[test]
+    fn a_secret_itself_is_refused_and_not_repeated() {
+        let error = serde_json::from_value::<SecretRef>("s3cr3t".into()).unwrap_err().to_string();
+        assert!(error.contains("env:NAME") && !error.contains("s3cr3t"), "{error}");
+    }
+}
