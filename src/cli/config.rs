@@ -34,7 +34,8 @@ enum Command {
 }
 
 impl Options {
-    pub(super) fn run(self, global: &Global) -> anyhow::Result<Exit> {
+    #[allow(clippy::unused_async, reason = "every command is run the same way")]
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self.command {
             Command::Show(output) => show(&global.load()?, output),
             Command::Check(output) => check(global, output),

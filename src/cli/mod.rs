@@ -36,7 +36,7 @@ Exit codes:
 /// Nothing has to be configured to try it: without a file, the ledger is a SQLite file in the working
 /// directory and the API listens on this machine only. `config show` prints what is in force.
 #[derive(Debug, Parser)]
-#[command(name = "notification-ledger", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "notification-ledger", version, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -120,7 +120,7 @@ impl Cli {
 impl Command {
     async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self {
-            Self::Config(options) => options.run(global),
+            Self::Config(options) => options.run(global).await,
         }
     }
 }

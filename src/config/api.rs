@@ -8,7 +8,7 @@ use super::{
     problem::Problem,
     value::{at_least_one, list, millis, within},
 };
-use crate::secret::{Secret, SecretError};
+use crate::secret::{Secret, SecretRef};
 
 /// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;
@@ -45,10 +45,6 @@ pub struct ApiKey {
     #[serde(deserialize_with = "list")]
     pub scopes: Vec<Scope>,
 }
-
-/// Where a secret stands: `env:NAME` or `file:PATH`. Nothing is read yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretRef(String);
 
 /// What a key may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -130,13 +126,11 @@ impl ApiKey {
     /// # Errors
     /// When it cannot be read, or could be guessed; `key` is where the key stands: `api.keys[0]`.
     pub fn read_secret(&self, key: &str) -> Result<Secret, Problem> {
-        let problem = |it: &SecretError| {
-            Problem::new(format!("{key}.secret"), format!("is {}, but {it}", self.secret), it.remedy())
-        };
-        let secret = Secret::resolve(&self.secret.0).map_err(|it| problem(&it))?;
+        let key = format!("{key}.secret");
+        let secret = self.secret.read().map_err(|it| Problem::new(&key, it.to_string(), it.remedy()))?;
         if secret.expose().chars().count() < SECRET_MIN {
             return Err(Problem::new(
-                format!("{key}.secret"),
+                key,
                 format!(
                     "is {}, which holds fewer than {SECRET_MIN} characters and could be guessed",
                     self.secret
@@ -181,25 +175,6 @@ impl Scope {
     }
 }
 
-impl fmt::Display for SecretRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretRef {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let names = |prefix| text.strip_prefix(prefix).is_some_and(|name: &str| !name.trim().is_empty());
-        if names("env:") || names("file:") {
-            return Ok(Self(text));
-        }
-        // The text is not repeated: it may be the secret.
-        let error = SecretError::NotAReference;
-        Err(de::Error::custom(format!("{error}; {}", error.remedy())))
-    }
-}
-
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -233,7 +208,7 @@ mod tests {
     fn admin_opens_everything_and_others_open_themselves() {
         let key = |scopes: &[Scope]| ApiKey {
             name: "a".into(),
-            secret: SecretRef("env:A".into()),
+            secret: "env:A".parse().unwrap(),
             scopes: scopes.to_vec(),
         };
         assert!(Scope::ALL.iter().all(|it| key(&[Scope::Admin]).opens(*it)));
@@ -247,16 +222,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         std::fs::write(&path, "qwertz").unwrap();
-        let secret = SecretRef(format!("file:{}", path.display()));
+        let secret = SecretRef::File(path);
         let key = ApiKey { name: "a".into(), secret, scopes: vec![] };
         let problem = key.read_secret("api.keys[0]").unwrap_err().to_string();
         assert!(problem.starts_with("api.keys[0].secret is file:"), "{problem}");
         assert!(problem.contains("could be guessed") && !problem.contains("qwertz"), "{problem}");
-    }
-
-    #[test]
-    fn a_secret_itself_is_refused_and_not_repeated() {
-        let error = serde_json::from_value::<SecretRef>("s3cr3t".into()).unwrap_err().to_string();
-        assert!(error.contains("env:NAME") && !error.contains("s3cr3t"), "{error}");
     }
 }
