@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock::Timestamp;
+
 /// Longest message id, in characters (they are ASCII).
 pub const MESSAGE_ID_MAX: usize = 128;
 /// Longest recipient id, in characters.
@@ -147,6 +149,36 @@ impl FromStr for DeliveryId {
     }
 }
 
+/// One input held in quarantine. A version 7 UUID: what came later sorts later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QuarantineId(Uuid);
+
+impl QuarantineId {
+    /// A new id for something that came in at `now`.
+    #[must_use]
+    pub fn random(now: Timestamp) -> Self {
+        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        let nanos = u32::try_from(micros * 1000).unwrap_or(0);
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
+    }
+}
+
+impl fmt::Display for QuarantineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for QuarantineId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// One slice of the log; all events of a recipient are in one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -266,6 +298,14 @@ mod tests {
     fn the_shard_of_a_recipient_is_a_stored_promise() {
         let shard = |id: &str| RecipientId::new(id).map(|id| Shard::of(&id, 4).0);
         assert_eq!(["user-1", "user-2", "user-42", "한"].map(shard), [Ok(1), Ok(0), Ok(1), Ok(2)]);
+    }
+
+    #[test]
+    fn what_came_later_sorts_later_in_quarantine() {
+        let id = |micros| QuarantineId::random(Timestamp::from_micros(micros));
+        let (early, late) = (id(1_795_000_000_000_000), id(1_795_000_000_001_000));
+        assert!(early.to_string() < late.to_string() && early < late);
+        assert_eq!(early.to_string().parse(), Ok(early));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod appender;
 pub mod dispatch;
+pub mod intake;
 pub mod progress;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -14,6 +15,7 @@ use crate::{
     event::{Event, Metadata},
     id::{Cursor, MessageId, RecipientId, Shard},
     message::Parsed,
+    metric,
     routing::Routing,
     store::{Applied, Entry, Store, StoreError},
     stream::{Command, Mark, Receive, Refusal},
@@ -151,6 +153,7 @@ impl Ledger {
     /// Appends messages, each once. Answers in their order, when everything that succeeded is durable.
     pub async fn accept(&self, batch: Vec<Incoming>) -> Vec<Result<Receipt, LedgerError>> {
         let now = self.now();
+        let ingress = batch.first().and_then(|it| it.metadata.ingress.clone());
         let mut permits = Vec::with_capacity(batch.len());
         let entries = batch
             .into_iter()
@@ -164,7 +167,9 @@ impl Ledger {
         let settle = |(applied, permits): (Result<Applied, LedgerError>, _)| {
             applied.map(|applied| self.settle(applied, permits))
         };
-        applied.into_iter().zip(permits).map(settle).collect()
+        let receipts: Vec<_> = applied.into_iter().zip(permits).map(settle).collect();
+        count(ingress.as_deref().unwrap_or("unknown"), &receipts);
+        receipts
     }
 
     fn arrival(&self, incoming: Incoming, now: Timestamp) -> (Entry, Permits) {
@@ -287,6 +292,17 @@ impl Ledger {
             _ => Shard(0),
         }
     }
+}
+
+/// Counts what became of messages, whatever door they came in by.
+fn count(ingress: &str, receipts: &[Result<Receipt, LedgerError>]) {
+    let of = |kind: fn(&Receipt) -> bool| receipts.iter().flatten().filter(|it| kind(it)).count();
+    metric::accepted(
+        ingress,
+        of(|it| matches!(it, Receipt::Appended(_))),
+        of(|it| matches!(it, Receipt::Redelivered(_))),
+        of(|it| matches!(it, Receipt::Conflict(_))),
+    );
 }
 
 fn answer(applied: Applied) -> Result<Cursor, Refusal> {

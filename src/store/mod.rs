@@ -8,9 +8,12 @@ mod db;
 mod error;
 mod log;
 mod projections;
+mod quarantine;
 mod schema;
 
 use std::sync::Arc;
+
+use sea_query::{Expr, Query};
 
 use crate::{
     clock::Timestamp,
@@ -21,6 +24,9 @@ pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use error::StoreError;
 pub use log::{Applied, Entry, Redeliveries};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Snapshot, Step};
+pub use quarantine::{
+    Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable,
+};
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]
@@ -101,6 +107,13 @@ impl Store {
     #[must_use]
     pub fn shard_of(&self, recipient: &RecipientId) -> Shard {
         Shard::of(recipient, self.identity.shards)
+    }
+
+    /// Writes something durably that changes nothing: whether the database takes writes now.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        let statement =
+            Query::update().table("ledger").value("ledger_id", Expr::col("ledger_id")).to_owned();
+        self.db.exec(&statement).await.map(drop)
     }
 
     /// Closes every connection.
