@@ -11,11 +11,11 @@ use crate::id::Shard;
 
 /// Messages that came in. Labels: `ingress`.
 pub const RECEIVED_TOTAL: &str = "notification_ledger_received_total";
-/// Messages appended to the log.
+/// Messages appended to the log. Labels: `ingress`.
 pub const APPENDED_TOTAL: &str = "notification_ledger_appended_total";
-/// Messages that the log already had, with the same content.
+/// Messages that the log already had, with the same content. Labels: `ingress`.
 pub const REDELIVERED_TOTAL: &str = "notification_ledger_redelivered_total";
-/// Messages whose id the log already had with other content.
+/// Messages whose id the log already had with other content. Labels: `ingress`.
 pub const CONFLICTS_TOTAL: &str = "notification_ledger_conflicts_total";
 /// Inputs put into quarantine. Labels: `reason`.
 pub const QUARANTINED_TOTAL: &str = "notification_ledger_quarantined_total";
@@ -39,22 +39,28 @@ pub const DELIVERIES_OVERDUE: &str = "notification_ledger_deliveries_overdue";
 pub const DELIVERY_ATTEMPTS_TOTAL: &str = "notification_ledger_delivery_attempts_total";
 /// How long the call to the provider took. Labels: `provider`.
 pub const DELIVERY_SECONDS: &str = "notification_ledger_delivery_seconds";
+/// Messages given back to a source because they could not be taken. Labels: `ingress`.
+pub const GIVEN_BACK_TOTAL: &str = "notification_ledger_given_back_total";
+/// From a producer's send to the commit. Labels: `ingress`.
+pub const AGE_SECONDS: &str = "notification_ledger_age_seconds";
+/// Queue messages handed out for the second time or more. Labels: `ingress`.
+pub const HANDED_OUT_AGAIN_TOTAL: &str = "notification_ledger_handed_out_again_total";
 /// Queue messages deleted after they were appended. Labels: `queue`.
 pub const SQS_DELETED_TOTAL: &str = "notification_ledger_sqs_deleted_total";
 /// Deletions that the queue refused. Labels: `queue`.
 pub const SQS_DELETE_FAILED_TOTAL: &str = "notification_ledger_sqs_delete_failed_total";
-/// Polls that failed. Labels: `queue`.
+/// Polls that failed. Labels: `queue`, `code`.
 pub const SQS_RECEIVE_ERRORS_TOTAL: &str = "notification_ledger_sqs_receive_errors_total";
-/// Long polls that run at this moment. Labels: `queue`.
+/// Long polls that may run at this moment. Labels: `queue`.
 pub const SQS_POLLERS: &str = "notification_ledger_sqs_pollers";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 19] = [
+pub const ALL: [(Kind, &str, Unit, &str); 22] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
-    (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log."),
-    (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content."),
-    (Kind::Counter, CONFLICTS_TOTAL, Unit::Count, "Messages whose id the log already had with other content."),
+    (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log, by ingress."),
+    (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content, by ingress."),
+    (Kind::Counter, CONFLICTS_TOTAL, Unit::Count, "Messages whose id the log already had with other content, by ingress."),
     (Kind::Counter, QUARANTINED_TOTAL, Unit::Count, "Inputs put into quarantine, by reason."),
     (Kind::Histogram, APPEND_SECONDS, Unit::Seconds, "How long one append transaction took."),
     (Kind::Counter, APPEND_ENTRIES_TOTAL, Unit::Count, "Messages and commands that went through an append transaction."),
@@ -66,10 +72,13 @@ pub const ALL: [(Kind, &str, Unit, &str); 19] = [
     (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago."),
     (Kind::Counter, DELIVERY_ATTEMPTS_TOTAL, Unit::Count, "Attempts to push that ended, by provider and outcome."),
     (Kind::Histogram, DELIVERY_SECONDS, Unit::Seconds, "How long the call to the provider took, by provider."),
+    (Kind::Counter, GIVEN_BACK_TOTAL, Unit::Count, "Messages given back to a source because they could not be taken, by ingress."),
+    (Kind::Histogram, AGE_SECONDS, Unit::Seconds, "From a producer's send to the commit, by ingress."),
+    (Kind::Counter, HANDED_OUT_AGAIN_TOTAL, Unit::Count, "Queue messages handed out for the second time or more, by ingress."),
     (Kind::Counter, SQS_DELETED_TOTAL, Unit::Count, "Queue messages deleted after they were appended, by queue."),
     (Kind::Counter, SQS_DELETE_FAILED_TOTAL, Unit::Count, "Deletions the queue refused, by queue."),
-    (Kind::Counter, SQS_RECEIVE_ERRORS_TOTAL, Unit::Count, "Polls that failed, by queue."),
-    (Kind::Gauge, SQS_POLLERS, Unit::Count, "Long polls that run at this moment, by queue."),
+    (Kind::Counter, SQS_RECEIVE_ERRORS_TOTAL, Unit::Count, "Polls that failed, by queue and code."),
+    (Kind::Gauge, SQS_POLLERS, Unit::Count, "Long polls that may run at this moment, by queue."),
 ];
 
 /// What a number can do.
@@ -81,6 +90,58 @@ pub enum Kind {
     Gauge,
     /// Be spread over buckets.
     Histogram,
+}
+
+/// Messages that came in by a door, whatever becomes of them.
+pub fn received(ingress: &str, count: usize) {
+    counter!(RECEIVED_TOTAL, "ingress" => ingress.to_owned()).increment(count as u64);
+}
+
+/// What became of messages that came in by a door: how many were new, known, and in conflict.
+pub fn accepted(ingress: &str, appended: usize, redelivered: usize, conflicts: usize) {
+    let outcomes =
+        [(APPENDED_TOTAL, appended), (REDELIVERED_TOTAL, redelivered), (CONFLICTS_TOTAL, conflicts)];
+    for (name, count) in outcomes {
+        counter!(name, "ingress" => ingress.to_owned()).increment(count as u64);
+    }
+}
+
+/// One input put into quarantine.
+pub fn quarantined(reason: &'static str) {
+    counter!(QUARANTINED_TOTAL, "reason" => reason).increment(1);
+}
+
+/// Messages given back to a source because they could not be taken.
+pub fn given_back(ingress: &str, count: usize) {
+    counter!(GIVEN_BACK_TOTAL, "ingress" => ingress.to_owned()).increment(count as u64);
+}
+
+/// One message became durable this long after its producer sent it.
+pub fn age(ingress: &str, age: Duration) {
+    histogram!(AGE_SECONDS, "ingress" => ingress.to_owned()).record(age.as_secs_f64());
+}
+
+/// Messages of a queue that were handed out before.
+pub fn handed_out_again(ingress: &str, count: usize) {
+    counter!(HANDED_OUT_AGAIN_TOTAL, "ingress" => ingress.to_owned()).increment(count as u64);
+}
+
+/// A batch of deletions from a queue.
+pub fn queue_deleted(queue: &str, deleted: usize, failed: usize) {
+    counter!(SQS_DELETED_TOTAL, "queue" => queue.to_owned()).increment(deleted as u64);
+    counter!(SQS_DELETE_FAILED_TOTAL, "queue" => queue.to_owned()).increment(failed as u64);
+}
+
+/// One poll of a queue that failed.
+pub fn queue_receive_failed(queue: &str, code: &str) {
+    let labels = [("queue", queue.to_owned()), ("code", code.to_owned())];
+    counter!(SQS_RECEIVE_ERRORS_TOTAL, &labels).increment(1);
+}
+
+/// How many pollers of a queue may run now.
+pub fn queue_pollers(queue: &str, count: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "there are tens of pollers at most")]
+    gauge!(SQS_POLLERS, "queue" => queue.to_owned()).set(count as f64);
 }
 
 /// One transaction of an appender.

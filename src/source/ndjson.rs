@@ -165,8 +165,7 @@ mod tests {
     #[tokio::test]
     async fn lines_are_the_same_however_the_bytes_come() {
         let input = b"\xef\xbb\xbfone\r\n\n two\nlast without an end";
-        let expected =
-            [(1, &b"one"[..], 3), (2, b"", 0), (3, b" two", 4), (4, b"last without an end", 19)];
+        let expected = [(1, &b"one"[..], 3), (2, b"", 0), (3, b" two", 4), (4, b"last without an end", 19)];
         let expected = expected.map(|(number, text, size)| (number, text.to_vec(), size));
         for capacity in [1, 2, 3, 7, 1024] {
             assert_eq!(lines(input, capacity).await, expected, "{capacity}");

@@ -96,7 +96,8 @@ impl Sqs {
             Address::Url(url) => url,
             Address::Name { name, account } => {
                 let request = calls.get_queue_url().queue_name(&name).set_queue_owner_aws_account_id(account);
-                let answer = request.send().await.map_err(|error| failed("looking up the queue", &name, error))?;
+                let answer =
+                    request.send().await.map_err(|error| failed("looking up the queue", &name, error))?;
                 answer.queue_url.unwrap_or_default()
             }
         };
@@ -110,7 +111,11 @@ impl Sqs {
             }
             Err(error @ SourceError::Missing { .. }) => return Err(error),
             Err(error) => {
-                tracing::warn!(queue = queue.options.name, error = chain(&error), "the queue's settings could not be read");
+                tracing::warn!(
+                    queue = queue.options.name,
+                    error = chain(&error),
+                    "the queue's settings could not be read"
+                );
             }
         }
         Ok(queue)
@@ -380,6 +385,11 @@ fn whole_seconds(duration: Duration) -> i32 {
 
 /// The error and its causes in one line.
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

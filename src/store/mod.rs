@@ -24,9 +24,7 @@ pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use error::StoreError;
 pub use log::{Applied, Entry, Redeliveries};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Snapshot, Step};
-pub use quarantine::{
-    Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable,
-};
+pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable};
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]
@@ -111,8 +109,7 @@ impl Store {
 
     /// Writes something durably that changes nothing: whether the database takes writes now.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
-        let statement =
-            Query::update().table("ledger").value("ledger_id", Expr::col("ledger_id")).to_owned();
+        let statement = Query::update().table("ledger").value("ledger_id", Expr::col("ledger_id")).to_owned();
         self.db.exec(&statement).await.map(drop)
     }
 
