@@ -304,11 +304,9 @@ fn describe(path: &[String], kind: Kind, defaults: &Value) -> Problem {
             Problem::new(key, format!("has no {field}"), format!("write {field} = … there"))
         }
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
-            let found = if sounds_secret(path.last().map_or("", String::as_str)) {
-                "of another type".to_owned()
-            } else {
-                shown(&found)
-            };
+            // What stands in the wrong place may be a secret; only where none is expected is it repeated.
+            let hidden = path.iter().any(|it| it == "providers" || sounds_secret(it));
+            let found = if hidden { "of another type".to_owned() } else { shown(&found) };
             Problem::new(key, format!("is {found}"), format!("give {}", plain(&expected)))
         }
         // Types of our own say what is wrong and what to do in one text.
@@ -424,6 +422,7 @@ fn plain(expected: &str) -> &str {
         "a boolean" => "true or false",
         "a string" => "a text in quotes",
         "a sequence" => "a list: [ … ]",
+        "a map" => "a table with keys",
         it if it.starts_with("struct ") => "a table with keys",
         it => it,
     }

@@ -153,6 +153,23 @@ fn everything_wrong_is_named_at_once_with_its_place_and_its_remedy() {
 }
 
 #[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    let variables = [
+        ("NOTIFICATION_LEDGER__API__KEYS", "s3cr3t"),
+        ("NOTIFICATION_LEDGER__PROVIDERS__ACME", "s3cr3t"),
+        ("NOTIFICATION_LEDGER__DATABASE", "postgres://me:s3cr3t@host/db"),
+    ];
+    assert_eq!(
+        problems("", &variables),
+        [
+            "api.keys (NOTIFICATION_LEDGER__API__KEYS) is of another type; give a list: [ … ]",
+            "database (NOTIFICATION_LEDGER__DATABASE) is \"postgres://me:***@host/db\"; give a table with keys",
+            "providers.acme (NOTIFICATION_LEDGER__PROVIDERS__ACME) is of another type; give a table with keys",
+        ]
+    );
+}
+
+#[test]
 fn an_api_that_others_can_reach_needs_a_key() {
     let open = "[api]\nbind = \"0.0.0.0:8080\"\n";
     assert_eq!(
