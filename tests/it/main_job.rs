@@ -16,7 +16,8 @@ use notification_ledger::{
 use crate::support::{
     database::{Kind, TestDb},
     eventually,
-    ledger::open_store,
+    ledger::{body, open_store, open_url},
+    postgres::PrivatePostgres,
     queue::{Depth, Queue, QueueSettings},
     service::Service,
     sink::{Answer, Call, Sink},
@@ -25,6 +26,10 @@ use crate::support::{
 
 /// Messages that the producer sends.
 const MESSAGES: usize = 10_000;
+/// How long anything may take in the end.
+const DEADLINE: Duration = Duration::from_secs(240);
+/// How long the database is away.
+const OUTAGE: Duration = Duration::from_secs(60);
 /// Times that the service is killed.
 const KILLS: u32 = 10;
 
@@ -40,6 +45,10 @@ async fn nothing_is_lost_or_doubled_by_ten_kills_on_postgres() {
 
 /// The configuration of a service between this queue, database and push endpoint.
 pub(crate) fn config(db: &TestDb, queue: Option<&Queue>, sink: &Sink) -> String {
+    config_for(db.url(), queue, sink)
+}
+
+fn config_for(database_url: &str, queue: Option<&Queue>, sink: &Sink) -> String {
     let queue = queue.map(|queue| {
         format!(
             "[[ingest.sqs]]\nname = \"notifications\"\nqueue_url = \"{}\"\nendpoint_url = \"{}\"\n\
@@ -53,8 +62,8 @@ pub(crate) fn config(db: &TestDb, queue: Option<&Queue>, sink: &Sink) -> String 
          [push]\nprovider = \"sink\"\n\n\
          [providers.sink]\nkind = \"http\"\nurl = \"{}\"\ntimeout_ms = 2000\n\
          body = {{ delivery = \"{{{{deliveryId}}}}\", attempt = \"{{{{attempt}}}}\" }}\n\
-         [providers.sink.retry]\nschedule_s = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nmax_attempts = 100\n",
-        db.url(),
+         [providers.sink.retry]\nschedule_s = [1]\nretry_after_min_s = 1\nmax_attempts = 1000\n",
+        database_url,
         queue.unwrap_or_default(),
         sink.url("/push"),
     )
@@ -106,18 +115,93 @@ async fn ten_kills(kind: Kind) {
         String::from_utf8(produced.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
     assert!(!changed.is_empty());
 
-    let deadline = Duration::from_secs(240);
-    eventually("the queue is empty", deadline, async || queue.depth().await == Depth::EMPTY).await;
+    eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
     assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
     let store = open_store(&db, 1).await;
-    eventually("every delivery came to an end", deadline, async || deliveries_left(&store).await == 0).await;
+    eventually("every delivery came to an end", DEADLINE, async || deliveries_left(&store).await == 0).await;
     for projection in ["inbox", "deliveries", "messages"] {
         let verified = service.run(&["projections", "verify", projection]).await;
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     }
     assert!(service.stop().await.success(), "{}", service.output());
-    prove(&log_of(&store).await, &changed, &sink.calls());
+    prove(&log_of(&store).await, MESSAGES, &changed, &sink.calls());
     store.close().await;
+}
+
+/// Two processes on one database share everything: no message twice in any projection, no delivery
+/// claimed twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_share_the_work() {
+    let db = TestDb::new(Kind::Postgres).await;
+    let queue = Queue::new(QueueSettings::default()).await;
+    let sink = Sink::start().await;
+    let config = config(&db, Some(&queue), &sink);
+    let (mut one, mut other) = (service(&config), service(&config));
+    one.start().await;
+    other.start().await;
+    let bodies: Vec<_> =
+        (0..3_000).map(|at| text(&format!("m-{at}"), &format!("user-{}", at % 50))).collect();
+    queue.send(&bodies).await;
+    // The same ids again, while the first are still under way.
+    queue.send(&bodies[..1_000]).await;
+    let store = open_store(&db, 4).await;
+    eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
+    eventually("all came to an end", DEADLINE, async || deliveries_left(&store).await == 0).await;
+    assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
+    for projection in ["inbox", "deliveries", "messages"] {
+        let verified = one.run(&["projections", "verify", projection]).await;
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    assert!(one.stop().await.success(), "{}", one.output());
+    assert!(other.stop().await.success(), "{}", other.output());
+    let log = log_of(&store).await;
+    prove(&log, 3_000, &[], &sink.calls());
+    let workers: HashSet<_> = log
+        .iter()
+        .filter_map(|event| match &event.body {
+            Event::PushAttemptStarted(it) => Some(it.worker.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(workers.len(), 2, "both delivered");
+    store.close().await;
+}
+
+/// A database that is away for a while loses nothing and sends nothing to the dead-letter queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_database_loses_nothing() {
+    let postgres = PrivatePostgres::start().await;
+    let settings =
+        QueueSettings { visibility_timeout_s: 5, max_receive_count: 5, ..QueueSettings::default() };
+    let queue = Queue::new(settings).await;
+    let sink = Sink::start().await;
+    let config = config_for(&postgres.url(), Some(&queue), &sink);
+    let mut service = service(&config);
+    service.start().await;
+    let bodies: Vec<_> =
+        (0..1_500).map(|at| text(&format!("m-{at}"), &format!("user-{}", at % 50))).collect();
+    queue.send(&bodies[..500]).await;
+    eventually("some were pushed", DEADLINE, async || sink.count() > 100).await;
+    postgres.stop().await;
+    queue.send(&bodies[500..1_000]).await;
+    // A minute is many visibility timeouts: without backing off, five receives would send it all to
+    // the dead-letter queue.
+    tokio::time::sleep(OUTAGE).await;
+    assert!(service.ended().is_none(), "the service lives on: {}", service.output());
+    postgres.start_again().await;
+    queue.send(&bodies[1_000..]).await;
+    eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
+    assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
+    let store = open_url(&postgres.url(), 4).await;
+    eventually("all came to an end", DEADLINE, async || deliveries_left(&store).await == 0).await;
+    assert!(service.stop().await.success(), "{}", service.output());
+    prove(&log_of(&store).await, 1_500, &[], &sink.calls());
+    store.close().await;
+}
+
+/// A message's body as a producer sends it.
+fn text(id: &str, recipient: &str) -> String {
+    String::from_utf8(body(id, recipient, serde_json::json!({}))).unwrap()
 }
 
 async fn deliveries_left(store: &Store) -> usize {
@@ -141,11 +225,11 @@ pub(crate) async fn log_of(store: &Store) -> Vec<Recorded> {
 }
 
 /// What the log and the push endpoint must agree upon.
-fn prove(log: &[Recorded], changed: &[String], calls: &[Call]) {
+fn prove(log: &[Recorded], messages: usize, changed: &[String], calls: &[Call]) {
     let received: Vec<_> = log.iter().filter(|it| matches!(it.body, Event::MessageReceived(_))).collect();
     assert!(received.iter().all(|it| it.version.0 == 0));
     let ids: HashSet<_> = received.iter().map(|it| it.message_id.as_str()).collect();
-    assert_eq!((received.len(), ids.len()), (MESSAGES, MESSAGES), "each id exactly once at version 0");
+    assert_eq!((received.len(), ids.len()), (messages, messages), "each id exactly once at version 0");
 
     let mut conflicts: Vec<_> = log
         .iter()
@@ -179,8 +263,8 @@ fn prove(log: &[Recorded], changed: &[String], calls: &[Call]) {
     let unrecorded: Vec<_> = called.difference(&started).collect();
     assert_eq!(unrecorded, Vec::<&(DeliveryId, u64)>::new(), "every call has an attempt event");
     let delivered: HashSet<_> = called.iter().map(|(delivery, _)| *delivery).collect();
-    assert_eq!(delivered.len(), MESSAGES, "every push was called at least once");
-    assert_eq!(accepted.len(), MESSAGES, "and accepted in the end");
+    assert_eq!(delivered.len(), messages, "every push was called at least once");
+    assert_eq!(accepted.len(), messages, "and accepted in the end");
 }
 
 fn key(call: &Call) -> (DeliveryId, u64) {

@@ -22,7 +22,7 @@ use notification_ledger::{
 use serde_json::json;
 
 use crate::support::{
-    database::{TestDb, for_each_database},
+    database::for_each_database,
     ledger::{TestLedger, incoming},
 };
 

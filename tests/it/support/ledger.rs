@@ -19,20 +19,26 @@ use super::database::TestDb;
 
 /// A store on the database, with this many shards.
 pub(crate) async fn open_store(db: &TestDb, shards: u16) -> Store {
-    let options = |url: String, pooler| DbOptions {
-        url,
-        pooler,
-        max_connections: 12,
-        acquire_timeout: Duration::from_secs(10),
-    };
-    let direct = db.direct_url().map(|url| options(url, false));
+    let direct = db.direct_url().map(|url| options(&url, false));
+    open(&options(db.url(), db.is_pooled()), direct.as_ref(), shards).await
+}
+
+/// A store at this address.
+pub(crate) async fn open_url(url: &str, shards: u16) -> Store {
+    open(&options(url, false), None, shards).await
+}
+
+fn options(url: &str, pooler: bool) -> DbOptions {
+    DbOptions { url: url.to_owned(), pooler, max_connections: 12, acquire_timeout: Duration::from_secs(10) }
+}
+
+async fn open(options: &DbOptions, direct: Option<&DbOptions>, shards: u16) -> Store {
     let new = NewLedger {
         ledger_id: "test".to_owned(),
         shards: Some(shards),
         created_at: Timestamp::from_micros(1),
     };
-    let options = options(db.url().to_owned(), db.is_pooled());
-    let store = Store::create_or_open(&options, direct.as_ref(), &new).await.unwrap();
+    let store = Store::create_or_open(options, direct, &new).await.unwrap();
     for projection in ALL {
         store.ensure_projection(*projection, new.created_at).await.unwrap();
     }
