@@ -20,6 +20,7 @@ pub mod projection;
 pub mod provider;
 pub mod routing;
 pub mod secret;
+pub mod service;
 pub mod source;
 pub mod store;
 pub mod stream;

@@ -7,6 +7,9 @@
 #![allow(clippy::doc_markdown, reason = "the doc comments of options are their help texts")]
 
 mod config;
+mod migrate;
+mod projections;
+mod serve;
 
 use std::{
     fmt::Display,
@@ -95,6 +98,9 @@ pub enum Logs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Config(config::Options),
+    Migrate(migrate::Options),
+    Projections(projections::Options),
+    Serve(serve::Options),
 }
 
 impl Cli {
@@ -121,6 +127,9 @@ impl Command {
     async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self {
             Self::Config(options) => options.run(global).await,
+            Self::Migrate(options) => options.run(global).await,
+            Self::Projections(options) => options.run(global).await,
+            Self::Serve(options) => options.run(global).await,
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::projection::{Column, ColumnKind, Key, Table, Value};
 
 /// Rows in one spelt-out statement at the most.
 const MAX_ROWS: usize = 512;
+/// Bytes in one spelt-out statement at the most, unless one row alone has more; MySQL takes 16 MiB by
+/// default.
+const MAX_BYTES: usize = 4 << 20;
 /// Keys in one look-up at the most.
 const MAX_KEYS: usize = 2048;
 
@@ -40,6 +43,16 @@ pub(super) enum Cell {
     Int(i64),
     Text(String),
     Bytes(Vec<u8>),
+}
+
+impl Cell {
+    const fn size(&self) -> usize {
+        match self {
+            Self::Null | Self::Int(_) => 8,
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
 }
 
 impl From<Value> for Cell {
@@ -101,8 +114,9 @@ pub(super) async fn insert(
             }
         }
         Tx::MySql(tx) => {
+            let sizes = statement_sizes(&rows);
             let mut rows = rows.into_iter();
-            for size in powers_of_two(rows.len()) {
+            for size in sizes {
                 let sql = values_insert(table, columns, size, &mysql_conflict(columns, on_duplicate));
                 let cells = rows.by_ref().take(size).flatten();
                 let query = cells.fold(sqlx::query(AssertSqlSafe(sql)), bind_mysql);
@@ -283,6 +297,23 @@ fn read_row(
         });
     }
     Ok(row)
+}
+
+/// How many rows go into each statement.
+fn statement_sizes(rows: &[Vec<Cell>]) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
+    for row in rows {
+        let size: usize = row.iter().map(Cell::size).sum();
+        if count > 0 && bytes + size > MAX_BYTES {
+            sizes.extend(powers_of_two(count));
+            (count, bytes) = (0, 0);
+        }
+        count += 1;
+        bytes += size;
+    }
+    sizes.extend(powers_of_two(count));
+    sizes
 }
 
 /// Cuts a number of rows into statement sizes: 700 becomes 512, 128, 32, 16, 8, 4.
@@ -484,5 +515,11 @@ mod tests {
         assert_eq!(sizes(1), [1]);
         assert_eq!(sizes(700), [512, 128, 32, 16, 8, 4]);
         assert_eq!(sizes(1024), [512, 512]);
+    }
+
+    #[test]
+    fn a_statement_stays_below_what_the_server_takes() {
+        let row = |bytes| vec![Cell::Text("x".repeat(bytes))];
+        assert_eq!(statement_sizes(&[row(MAX_BYTES), row(1), row(1), row(MAX_BYTES)]), [1, 2, 1]);
     }
 }

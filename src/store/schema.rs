@@ -6,16 +6,19 @@ use sqlx::FromRow;
 use super::{Db, Dialect, Identity, Mode, NewLedger, StoreError};
 use crate::clock::Timestamp;
 
-static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("migrations/postgres");
-static MYSQL: sqlx::migrate::Migrator = sqlx::migrate!("migrations/mysql");
-
-/// Applies what is missing; several processes may try at once.
+/// Applies what is missing; several processes may try at once. Migrations of a newer release are left
+/// alone: they only ever add, so that an older release may be started again.
 pub(super) async fn migrate(db: &Db) -> Result<(), StoreError> {
+    let mut migrator = match db {
+        Db::Sqlite { .. } => sqlx::migrate!("migrations/sqlite"),
+        Db::Postgres { .. } => sqlx::migrate!("migrations/postgres"),
+        Db::MySql(_) => sqlx::migrate!("migrations/mysql"),
+    };
+    migrator.set_ignore_missing(true);
     match db {
-        Db::Sqlite { write, .. } => SQLITE.run(write).await?,
-        Db::Postgres { pool, .. } => POSTGRES.run(pool).await?,
-        Db::MySql(pool) => MYSQL.run(pool).await?,
+        Db::Sqlite { write, .. } => migrator.run(write).await?,
+        Db::Postgres { pool, .. } => migrator.run(pool).await?,
+        Db::MySql(pool) => migrator.run(pool).await?,
     }
     Ok(())
 }
@@ -51,6 +54,9 @@ fn is_missing_table(error: &StoreError) -> bool {
 
 /// Writes the ledger's identity and its shards, unless another process did already.
 pub(super) async fn create_ledger(db: &Db, new: &NewLedger) -> Result<(), StoreError> {
+    if identity(db).await?.is_some() {
+        return Ok(());
+    }
     let default = if db.dialect() == Dialect::Sqlite { 1 } else { 4 };
     let shards = i16::try_from(new.shards.unwrap_or(default)).unwrap_or(i16::MAX);
     let mut tx = db.begin(Mode::Write).await?;

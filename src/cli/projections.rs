@@ -1,0 +1,278 @@
+//! `projections`: how far they are, rebuilding them, proving them.
+
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value as Json, json};
+
+use super::{Exit, Global, Logs, Output, print};
+use crate::{
+    clock::{Clock, SystemClock},
+    projection::{self, Projection, Value},
+    service,
+    store::{Checkpoint, Slot, Store},
+    worker::rebuild::{Comparison, Difference, Rebuild, What},
+};
+
+/// Show how far the projections are, rebuild them from the log, prove that they equal it
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print position, head and lag of every projection, shard by shard
+    Status(Output),
+    /// Fold the whole log into the slot that is not live, compare, and make it the live one
+    ///
+    /// The service may run on: what is read meanwhile is the live slot, and what is appended meanwhile
+    /// is not missed. A rebuild that was cut off goes on where it was. If the result differs from the
+    /// live slot, the differences are named and nothing is flipped (exit code 1) unless --accept is
+    /// given.
+    Rebuild {
+        /// inbox, deliveries or messages
+        name: String,
+        /// Begin at the first event even if an earlier rebuild was cut off
+        #[arg(long)]
+        restart: bool,
+        /// Make the result live even if it differs from what was live
+        #[arg(long)]
+        accept: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Compare the live tables with a fresh fold of the log, row by row
+    ///
+    /// Nothing waits for it and nothing is changed. Exits with 1 when a row differs, and names rows and
+    /// columns.
+    Verify {
+        /// inbox, deliveries or messages
+        name: String,
+        /// Begin even if an earlier proof was cut off
+        #[arg(long)]
+        restart: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+impl Options {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let config = global.start(Logs::Command)?.config;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = service::open_store(&config, clock.as_ref()).await?;
+        let exit = match self.command {
+            Command::Status(output) => status(&store, clock.as_ref(), output).await,
+            Command::Rebuild { name, restart, accept, output } => {
+                let rebuild = Rebuild { store: store.clone(), projection: named(&name)?, clock };
+                run_rebuild(&rebuild, restart, accept, output).await
+            }
+            Command::Verify { name, restart, output } => {
+                let rebuild = Rebuild { store: store.clone(), projection: named(&name)?, clock };
+                run_verify(&rebuild, restart, output).await
+            }
+        };
+        store.close().await;
+        exit
+    }
+}
+
+fn named(name: &str) -> anyhow::Result<&'static dyn Projection> {
+    let Some(projection) = projection::by_name(name) else {
+        let known: Vec<_> = projection::ALL.iter().map(|it| it.name()).collect();
+        bail!("there is no projection {name:?}; there are {}", known.join(", "));
+    };
+    Ok(projection)
+}
+
+async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Result<Exit> {
+    let (states, places) = (store.projection_states().await?, store.checkpoints().await?);
+    let mut rows = Vec::new();
+    for state in &states {
+        for place in places.iter().filter(|it| it.projection == state.name && it.slot != Slot::Proof) {
+            let role = if place.slot == state.live {
+                "live"
+            } else if Some(place.slot) == state.building {
+                "building"
+            } else {
+                "old"
+            };
+            rows.push((role, place, waiting(store, place, clock).await?));
+        }
+    }
+    let exit = if rows.iter().any(|(_, place, _)| place.parked.is_some()) { Exit::Wrong } else { Exit::Well };
+    if output.json {
+        let row = |(role, place, waiting): &(&str, &Checkpoint, Duration)| {
+            json!({
+                "projection": place.projection, "slot": place.slot.as_str(), "role": role,
+                "shard": place.shard, "position": place.position, "head": place.head,
+                "lagEvents": place.head.0 - place.position.0, "lagSeconds": waiting.as_secs_f64(),
+                "parked": place.parked,
+            })
+        };
+        print(json!({ "projections": rows.iter().map(row).collect::<Json>() }))?;
+        return Ok(exit);
+    }
+    print(format_args!(
+        "{:<12} {:<5} {:<9} {:>5} {:>12} {:>12} {:>10} {:>10}",
+        "projection", "slot", "role", "shard", "position", "head", "lag", "lag s"
+    ))?;
+    for (role, place, waiting) in &rows {
+        print(format_args!(
+            "{:<12} {:<5} {:<9} {:>5} {:>12} {:>12} {:>10} {:>10.1}",
+            place.projection,
+            place.slot.as_str(),
+            role,
+            place.shard.0,
+            place.position.0,
+            place.head.0,
+            place.head.0 - place.position.0,
+            waiting.as_secs_f64(),
+        ))?;
+        if let Some(reason) = &place.parked {
+            print(format_args!("  parked: {reason}"))?;
+        }
+    }
+    Ok(exit)
+}
+
+/// For how long the oldest event that is not folded has been waiting.
+async fn waiting(store: &Store, place: &Checkpoint, clock: &dyn Clock) -> anyhow::Result<Duration> {
+    if place.position >= place.head {
+        return Ok(Duration::ZERO);
+    }
+    let recorded = store.recorded_after(place.shard, place.position).await?;
+    Ok(recorded.map(|at| clock.now().since(at)).unwrap_or_default())
+}
+
+async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Output) -> anyhow::Result<Exit> {
+    let name = rebuild.projection.name();
+    let watch = Watch::new(&format!("rebuilding {name}"), output);
+    let rebuilt = rebuild.rebuild(restart, accept, &|done, all| watch.show(done, all)).await?;
+    watch.end();
+    let slot = rebuilt.slot.as_str();
+    if output.json {
+        let comparison = rebuilt.comparison.as_ref().map(comparison_json);
+        print(
+            json!({ "projection": name, "slot": slot, "flipped": rebuilt.flipped, "comparison": comparison }),
+        )?;
+    } else {
+        if let Some(comparison) = &rebuilt.comparison {
+            print_comparison(comparison)?;
+        }
+        if rebuilt.flipped {
+            print(format_args!("{name}: slot {slot} is live"))?;
+        } else {
+            print(format_args!(
+                "{name}: not flipped, because slot {slot} differs from what is live; --accept makes it live"
+            ))?;
+        }
+    }
+    Ok(if rebuilt.flipped { Exit::Well } else { Exit::Wrong })
+}
+
+async fn run_verify(rebuild: &Rebuild, restart: bool, output: Output) -> anyhow::Result<Exit> {
+    let name = rebuild.projection.name();
+    let watch = Watch::new(&format!("folding {name} anew"), output);
+    let comparison = rebuild.verify(restart, &|done, all| watch.show(done, all)).await?;
+    watch.end();
+    if output.json {
+        print(json!({ "projection": name, "comparison": comparison_json(&comparison) }))?;
+    } else {
+        print_comparison(&comparison)?;
+    }
+    Ok(if comparison.differing == 0 { Exit::Well } else { Exit::Wrong })
+}
+
+fn print_comparison(comparison: &Comparison) -> std::io::Result<()> {
+    for difference in &comparison.differences {
+        print(format_args!("  {}", in_words(difference)))?;
+    }
+    let unnamed = comparison.differing.saturating_sub(comparison.differences.len() as u64);
+    if unnamed > 0 {
+        print(format_args!("  … and {unnamed} rows more"))?;
+    }
+    let events: i64 = comparison.places.iter().map(|(_, place)| place.0).sum();
+    let (rows, differing) = (comparison.rows, comparison.differing);
+    print(format_args!("{rows} rows compared with a fresh fold of {events} events: {differing} differ"))
+}
+
+fn in_words(difference: &Difference) -> String {
+    let key: Vec<_> = difference.key.iter().map(shown).collect();
+    let row = format!("{} {}", difference.table, key.join(" "));
+    match &difference.what {
+        What::Missing => format!("{row}: missing in the live table"),
+        What::Extra => format!("{row}: in the live table, but not in the log"),
+        What::Column { name, live, fresh } => {
+            format!("{row}: {name} is {}, the log says {}", shown(live), shown(fresh))
+        }
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::Text(text) => format!("{text:?}"),
+    }
+}
+
+fn comparison_json(comparison: &Comparison) -> Json {
+    let value = |value: &Value| match value {
+        Value::Null => Json::Null,
+        Value::Int(number) => json!(number),
+        Value::Text(text) => json!(text),
+    };
+    let difference = |it: &Difference| {
+        let key: Vec<_> = it.key.iter().map(value).collect();
+        match &it.what {
+            What::Missing => json!({ "table": it.table, "key": key, "what": "missing" }),
+            What::Extra => json!({ "table": it.table, "key": key, "what": "extra" }),
+            What::Column { name, live, fresh } => json!({
+                "table": it.table, "key": key, "what": "column",
+                "column": name, "live": value(live), "fresh": value(fresh),
+            }),
+        }
+    };
+    json!({
+        "rows": comparison.rows,
+        "differing": comparison.differing,
+        "differences": comparison.differences.iter().map(difference).collect::<Vec<_>>(),
+    })
+}
+
+/// Progress: a bar on a terminal, a line now and then elsewhere, nothing with `--json`.
+struct Watch {
+    bar: ProgressBar,
+}
+
+impl Watch {
+    fn new(what: &str, output: Output) -> Self {
+        if output.json {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let bar = ProgressBar::new(0);
+        let template = "{msg} [{bar:30}] {human_pos}/{human_len} events, {per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_message(what.to_owned());
+        if !std::io::stderr().is_terminal() {
+            tracing::info!("{what}");
+        }
+        Self { bar }
+    }
+
+    fn show(&self, done: u64, all: u64) {
+        self.bar.set_length(all);
+        self.bar.set_position(done);
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

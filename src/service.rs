@@ -1,0 +1,185 @@
+//! Puts the service together: the only place that knows which parts there are.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::{
+    clock::{Clock, SystemClock},
+    config::{Config, DatabaseUrl, Role, Shards},
+    id,
+    ledger::{
+        Ledger, LedgerOptions,
+        appender::Appender,
+        dispatch::{Dispatch, Dispatched},
+    },
+    projection,
+    provider::{self, Configured},
+    routing::Routing,
+    source::sqs::{Sqs, SqsOptions},
+    store::{DbOptions, NewLedger, Store},
+    supervisor::{BoxError, Tasks},
+    wake::Wake,
+    telemetry,
+    worker::{
+        self, ingest,
+        project::Project,
+    },
+};
+
+/// The configured providers by name.
+pub type Providers = BTreeMap<String, Configured>;
+
+/// A ledger that is put together; its appenders have to be run.
+#[derive(Debug)]
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// One a shard.
+    pub appenders: Vec<Appender>,
+    /// Who may be called.
+    pub providers: Providers,
+    /// The attempts that ride with arrivals, where this process delivers.
+    pub dispatched: Option<Dispatched>,
+}
+
+/// Opens the database, brings its schema up to date, and makes the projections' tables.
+pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<Store> {
+    let database = &config.database;
+    let options = |url: &DatabaseUrl, pooler| DbOptions {
+        url: url.expose().to_owned(),
+        pooler,
+        max_connections: database.max_connections,
+        acquire_timeout: database.acquire_timeout,
+    };
+    let direct = database.direct_url.as_ref().map(|url| options(url, false));
+    let new = NewLedger {
+        ledger_id: id::new_ledger_id(),
+        shards: match config.log.shards {
+            Shards::Auto => None,
+            Shards::Fixed(shards) => Some(shards),
+        },
+        created_at: clock.now(),
+    };
+    let options = options(&database.url, database.pooler);
+    let store = Store::create_or_open(&options, direct.as_ref(), &new)
+        .await
+        .with_context(|| format!("database {} cannot be used", database.url))?;
+    for projection in projection::ALL {
+        let state = store.ensure_projection(*projection, clock.now()).await?;
+        if state.version != projection.version() {
+            tracing::warn!(
+                projection = projection.name(),
+                "the tables of {0} are of another version and stand still; run `projections rebuild {0}`",
+                projection.name()
+            );
+        }
+    }
+    Ok(store)
+}
+
+/// Opens the ledger for a command that writes but does not deliver.
+pub async fn open_ledger(config: &Config) -> anyhow::Result<(Ledger, Vec<Appender>)> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let providers = build_providers(config, &clock)?;
+    let opened = open(config, clock, providers, None).await?;
+    Ok((opened.ledger, opened.appenders))
+}
+
+/// Opens the ledger with the given providers; with `worker`, attempts may ride with arrivals in that
+/// worker's name.
+pub async fn open(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    providers: Providers,
+    worker: Option<&str>,
+) -> anyhow::Result<Opened> {
+    let store = open_store(config, clock.as_ref()).await?;
+    let places = providers.values().map(|it| it.concurrency).sum();
+    let (dispatch, dispatched) = worker.map(|worker| Dispatch::new(worker, places)).unzip();
+    let routing = Routing {
+        default_provider: config.push.provider.clone(),
+        leases: providers.iter().map(|(name, it)| (name.clone(), it.lease)).collect(),
+    };
+    let options = LedgerOptions { batch_max: config.log.batch_max, routing, dispatch };
+    let (ledger, appenders) = Ledger::new(store, clock, options);
+    Ok(Opened { ledger, appenders, providers, dispatched })
+}
+
+/// Builds every configured provider; reads the secrets that they refer to.
+pub fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Providers> {
+    let build = |(name, settings): (&String, &crate::config::ProviderSettings)| {
+        let built = provider::build(name, &settings.kind, settings.settings.clone(), Arc::clone(clock))?;
+        Ok((name.clone(), built))
+    };
+    config.providers.iter().map(build).collect()
+}
+
+/// What was started, for whoever wants to talk to it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the HTTP API answers.
+    pub api: Option<SocketAddr>,
+}
+
+/// Starts everything that the configured roles ask for; it ends when the tasks' stop is asked for.
+pub async fn start(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    tasks: &Tasks,
+    metrics: PrometheusHandle,
+) -> anyhow::Result<Running> {
+    let roles = config.service.role_set();
+    let has = |role| roles.contains(&role);
+    let worker = config.delivery.worker_name();
+    let providers = build_providers(config, &clock)?;
+    let worker = has(Role::Deliver).then_some(worker.as_str());
+    let Opened { ledger, appenders, providers, dispatched } = open(config, clock, providers, worker).await?;
+    for appender in appenders {
+        // Ends when the last clone of the ledger is gone, that is after everybody else.
+        tasks.spawn_finite("append", async move {
+            appender.run().await;
+            Ok::<_, BoxError>(())
+        });
+    }
+    let stop = tasks.stop().soft();
+    let folded = Wake::default();
+    if has(Role::Project) {
+        let project = Project::new(ledger.clone(), config.projection.batch_max as u64, folded.clone());
+        let run = worker::run(project, ledger.appended(), config.projection.poll, stop.clone());
+        tasks.spawn("project", run);
+    }
+    /*DELIVER*/
+    if has(Role::Ingest) {
+        start_ingest(config, &ledger, tasks).await?;
+    }
+    tasks.spawn("metrics", telemetry::upkeep(metrics.clone(), stop));
+    /*API*/
+    let api = None;
+    Ok(Running { api })
+}
+
+/// Starts the pollers of every configured queue.
+async fn start_ingest(config: &Config, ledger: &Ledger, tasks: &Tasks) -> anyhow::Result<()> {
+    for queue in &config.ingest.sqs {
+        let options = SqsOptions {
+            name: queue.name.clone(),
+            queue: queue.queue_url.clone(),
+            endpoint_url: queue.endpoint_url.clone(),
+            region: queue.region.clone(),
+            visibility_timeout: queue.visibility_timeout,
+            wait: queue.wait,
+            weak_ids: queue.weak_ids,
+        };
+        let source = Sqs::open(options).await.with_context(|| format!("queue {} cannot be used", queue.name))?;
+        for poller in ingest::pollers(source, ledger.clone(), queue.pollers_max) {
+            let (name, stop) = (poller.name(), tasks.stop().soft());
+            tasks.spawn(name, async move {
+                poller.run(stop).await;
+                Ok::<_, BoxError>(())
+            });
+        }
+    }
+    Ok(())
+}
