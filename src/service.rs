@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
@@ -20,12 +21,9 @@ use crate::{
     source::sqs::{Sqs, SqsOptions},
     store::{DbOptions, NewLedger, Store},
     supervisor::{BoxError, Tasks},
-    wake::Wake,
     telemetry,
-    worker::{
-        self, ingest,
-        project::Project,
-    },
+    wake::Wake,
+    worker::{self, ingest, project::Project},
 };
 
 /// The configured providers by name.
@@ -138,10 +136,7 @@ pub async fn start(
     let Opened { ledger, appenders, providers, dispatched } = open(config, clock, providers, worker).await?;
     for appender in appenders {
         // Ends when the last clone of the ledger is gone, that is after everybody else.
-        tasks.spawn_finite("append", async move {
-            appender.run().await;
-            Ok::<_, BoxError>(())
-        });
+        tasks.spawn_finite("append", appender.run().map(Ok::<_, BoxError>));
     }
     let stop = tasks.stop().soft();
     let folded = Wake::default();
@@ -154,7 +149,8 @@ pub async fn start(
     if has(Role::Ingest) {
         start_ingest(config, &ledger, tasks).await?;
     }
-    tasks.spawn("metrics", telemetry::upkeep(metrics.clone(), stop));
+    let upkeep = telemetry::upkeep(metrics.clone(), stop);
+    tasks.spawn("metrics", upkeep.map(Ok::<_, BoxError>));
     /*API*/
     let api = None;
     Ok(Running { api })
@@ -172,13 +168,11 @@ async fn start_ingest(config: &Config, ledger: &Ledger, tasks: &Tasks) -> anyhow
             wait: queue.wait,
             weak_ids: queue.weak_ids,
         };
-        let source = Sqs::open(options).await.with_context(|| format!("queue {} cannot be used", queue.name))?;
+        let source =
+            Sqs::open(options).await.with_context(|| format!("queue {} cannot be used", queue.name))?;
         for poller in ingest::pollers(source, ledger.clone(), queue.pollers_max) {
             let (name, stop) = (poller.name(), tasks.stop().soft());
-            tasks.spawn(name, async move {
-                poller.run(stop).await;
-                Ok::<_, BoxError>(())
-            });
+            tasks.spawn(name, poller.run(stop).map(Ok::<_, BoxError>));
         }
     }
     Ok(())
