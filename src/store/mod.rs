@@ -10,6 +10,7 @@ mod log;
 mod projections;
 mod quarantine;
 mod schema;
+mod slots;
 
 use std::sync::Arc;
 
@@ -23,8 +24,9 @@ use crate::{
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use error::StoreError;
 pub use log::{Applied, Entry, Redeliveries};
-pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Snapshot, Step};
+pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
 pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable};
+pub use slots::Snapshot;
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]

@@ -252,6 +252,40 @@ for_each_database! {
         it.close().await;
     }
 
+    /// An event of a type that only a newer release knows parks its shard with the reason, and is not
+    /// skipped; the other shard goes on.
+    async fn an_event_from_the_future_parks_its_shard(db: TestDb) {
+        let store = open_store(&db, 2).await;
+        let (one, other) = strangers();
+        let home = |id: &str| store.shard_of(&RecipientId::new(id).unwrap());
+        for recipient in [one, other] {
+            store.append(home(recipient), &[entry(&format!("m-{recipient}"), recipient, "t")], now()).await.unwrap();
+        }
+        let shard = home(one);
+        let columns = "shard, position, message_id, version, type, schema_version, recipient_id, occurred_at_us, recorded_at_us, payload, metadata";
+        let values = format!("{shard}, 2, 'm-{one}', 1, 'inbox.sneezed', 1, '{one}', 5, 5, '{{}}', '{{}}'");
+        let mut tx = store.db().begin(Mode::Write).await.unwrap();
+        tx.script(format!("insert into notification_events ({columns}) values ({values})")).await.unwrap();
+        tx.script(format!("update log_shards set head = 2 where shard = {shard}")).await.unwrap();
+        tx.commit().await.unwrap();
+        store.append(shard, &[entry("after", one, "t")], now()).await.unwrap();
+
+        let inbox = ALL[0];
+        let first = store.project(inbox, Slot::A, shard, 100, None).await.unwrap();
+        assert!(matches!(first, Step::Folded { events: 1, .. }), "what comes before is folded: {first:?}");
+        let error = store.project(inbox, Slot::A, shard, 100, None).await.unwrap_err();
+        assert!(matches!(error, notification_ledger::store::ProjectError::Parked { .. }), "{error:?}");
+        let going_on = store.project(inbox, Slot::A, home(other), 100, None).await.unwrap();
+        assert!(matches!(going_on, Step::Folded { events: 1, .. }), "{going_on:?}");
+        let places = store.checkpoints().await.unwrap();
+        let place = places.iter().find(|it| it.projection == "inbox" && it.shard == shard).unwrap();
+        assert_eq!(place.position, Position(1), "it is not skipped");
+        assert!(place.parked.as_ref().unwrap().contains("inbox.sneezed"), "{place:?}");
+        let free = places.iter().find(|it| it.projection == "inbox" && it.shard != shard).unwrap();
+        assert_eq!((free.position, free.parked.is_none()), (free.head, true), "the other shard goes on");
+        store.close().await;
+    }
+
     /// A rebuilt slot becomes the live one without missing what was appended meanwhile.
     async fn a_rebuilt_slot_takes_over(db: TestDb) {
         let it = TestLedger::on(open_store(&db, 2).await, manual_clock());
