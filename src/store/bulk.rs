@@ -330,7 +330,7 @@ fn names(columns: &[Spec]) -> String {
     columns.iter().map(|it| it.name).collect::<Vec<_>>().join(", ")
 }
 
-fn values_insert(table: &str, columns: &[Spec], rows: usize, conflict: &str) -> String {
+pub(super) fn values_insert(table: &str, columns: &[Spec], rows: usize, conflict: &str) -> String {
     let row = format!("({})", vec!["?"; columns.len()].join(","));
     let mut sql = format!("insert into {table} ({}) values ", names(columns));
     sql.reserve((row.len() + 1) * rows + conflict.len());
@@ -342,7 +342,7 @@ fn values_insert(table: &str, columns: &[Spec], rows: usize, conflict: &str) -> 
     sql
 }
 
-fn unnest_insert(table: &str, columns: &[Spec], on_duplicate: OnDuplicate) -> String {
+pub(super) fn unnest_insert(table: &str, columns: &[Spec], on_duplicate: OnDuplicate) -> String {
     let arrays: Vec<_> =
         columns.iter().zip(1..).map(|(column, at)| format!("${at}::{}[]", array_type(column.kind))).collect();
     let conflict = standard_conflict(table, columns, on_duplicate);
@@ -436,7 +436,10 @@ fn repeat_last(keys: &[Key], size: usize) -> impl Iterator<Item = Cell> {
     keys.iter().chain(last).take(size).flat_map(|key| key.iter().cloned().map(Cell::from))
 }
 
-fn bind_sqlite(query: Query<'_, Sqlite, SqliteArguments>, cell: Cell) -> Query<'_, Sqlite, SqliteArguments> {
+pub(super) fn bind_sqlite(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    cell: Cell,
+) -> Query<'_, Sqlite, SqliteArguments> {
     match cell {
         Cell::Null => query.bind(None::<i64>),
         Cell::Int(number) => query.bind(number),
@@ -445,7 +448,10 @@ fn bind_sqlite(query: Query<'_, Sqlite, SqliteArguments>, cell: Cell) -> Query<'
     }
 }
 
-fn bind_mysql(query: Query<'_, MySql, MySqlArguments>, cell: Cell) -> Query<'_, MySql, MySqlArguments> {
+pub(super) fn bind_mysql(
+    query: Query<'_, MySql, MySqlArguments>,
+    cell: Cell,
+) -> Query<'_, MySql, MySqlArguments> {
     match cell {
         Cell::Null => query.bind(None::<i64>),
         Cell::Int(number) => query.bind(number),
@@ -454,7 +460,7 @@ fn bind_mysql(query: Query<'_, MySql, MySqlArguments>, cell: Cell) -> Query<'_, 
     }
 }
 
-fn bind_postgres(query: PgQuery<'_>, cell: Cell) -> PgQuery<'_> {
+pub(super) fn bind_postgres(query: PgQuery<'_>, cell: Cell) -> PgQuery<'_> {
     match cell {
         Cell::Null => query.bind(None::<i64>),
         Cell::Int(number) => query.bind(number),
@@ -463,10 +469,14 @@ fn bind_postgres(query: PgQuery<'_>, cell: Cell) -> PgQuery<'_> {
     }
 }
 
-type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
+pub(super) type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Turns rows into one array a column.
-fn bind_columns<'q>(mut query: PgQuery<'q>, columns: &[Spec], rows: Vec<Vec<Cell>>) -> PgQuery<'q> {
+pub(super) fn bind_columns<'q>(
+    mut query: PgQuery<'q>,
+    columns: &[Spec],
+    rows: Vec<Vec<Cell>>,
+) -> PgQuery<'q> {
     let mut by_column: Vec<Vec<Cell>> = columns.iter().map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
         for (column, cell) in by_column.iter_mut().zip(row) {

@@ -67,7 +67,7 @@ pub enum Applied {
 }
 
 /// Columns of `notification_events`, in the order they are written and read.
-const COLUMNS: [Spec; 12] = [
+pub(super) const COLUMNS: [Spec; 12] = [
     Spec { name: "shard", kind: Kind::Int },
     Spec { name: "position", kind: Kind::Int },
     Spec { name: "message_id", kind: Kind::Text },

@@ -3,6 +3,7 @@
 //! The verbs are whole transactions: no pool, transaction or driver row crosses this seam. The same
 //! verbs exist on SQLite, PostgreSQL and MySQL/MariaDB and pass the same conformance suite.
 
+mod baseline;
 mod bulk;
 mod db;
 mod error;
@@ -10,6 +11,7 @@ mod log;
 mod projections;
 mod quarantine;
 mod schema;
+mod scratch;
 mod slots;
 
 use std::sync::Arc;
@@ -21,11 +23,13 @@ use crate::{
     id::{RecipientId, Shard},
 };
 
+pub use baseline::{Baseline, Engine, EventRows};
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use error::StoreError;
 pub use log::{Applied, Entry, Redeliveries};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
 pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable};
+pub use scratch::{Scratch, ScratchError};
 pub use slots::Snapshot;
 
 /// The ledger's own database.
