@@ -41,6 +41,15 @@ pub enum BadId {
 }
 
 impl MessageId {
+    /// A new id as producers are told to make them: a version 7 UUID, so that what came later sorts later.
+    #[must_use]
+    pub fn random(now: Timestamp) -> Self {
+        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+        let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);
+        let moment = uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos);
+        Self(Uuid::new_v7(moment).to_string().into())
+    }
+
     /// Checks and takes the text.
     ///
     /// # Errors
@@ -285,6 +294,14 @@ mod tests {
         assert_eq!(MessageId::new(""), Err(BadId::Empty));
         assert_eq!(MessageId::new("a b"), Err(BadId::BadCharacter(' ')));
         assert_eq!(MessageId::new(&"x".repeat(129)), Err(BadId::TooLong(129)));
+    }
+
+    #[test]
+    fn a_random_message_id_sorts_by_time() {
+        let id = |micros| MessageId::random(Timestamp::from_micros(micros));
+        let (early, late) = (id(1_795_000_000_000_000), id(1_795_000_000_001_000));
+        assert!(early < late, "{early} {late}");
+        assert_eq!(MessageId::new(early.as_str()), Ok(early));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "printing is what a command is for")]
 #![allow(clippy::doc_markdown, reason = "the doc comments of options are their help texts")]
 
+mod bench;
 mod config;
 mod migrate;
 mod projections;
@@ -97,6 +98,7 @@ pub enum Logs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Options),
     Config(config::Options),
     Migrate(migrate::Options),
     Projections(projections::Options),
@@ -126,6 +128,7 @@ impl Cli {
 impl Command {
     async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self {
+            Self::Bench(options) => options.run(global).await,
             Self::Config(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
             Self::Projections(options) => options.run(global).await,

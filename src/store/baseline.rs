@@ -133,7 +133,7 @@ impl Baseline {
                     settings.push((name, variable(name).await?));
                 }
                 let (flush, binlog, sync) = (&settings[0].1, &settings[1].1, &settings[2].1);
-                let is_durable = flush == "1" && (binlog == "0" || sync != "0");
+                let is_durable = flush == "1" && (binlog == "OFF" || sync != "0");
                 let name = if version.contains("MariaDB") { "MariaDB" } else { "MySQL" };
                 let version = version.split('-').next().unwrap_or_default();
                 Ok(Engine::new(format!("{name} {version}"), settings, is_durable))

@@ -1,0 +1,149 @@
+//! `bench`: the figures this product wants to be judged by, each measured beside the bare database or a
+//! bare client in the same run.
+//!
+//! Machines and disks move by a third between hours, so only ratios within one run count, and rounds of
+//! ours and of the raw side alternate. Every run works in a scratch database that is removed at its end,
+//! also after Ctrl-C.
+
+mod append;
+mod load;
+mod project;
+mod report;
+mod samples;
+mod stage;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::{
+    report::{Figure, Machine, Report},
+    stage::Stage,
+};
+use super::{Exit, Global, Logs, Output, print};
+
+/// Measure this build beside the bare database or a bare client, in the same run
+///
+/// Ours and raw take turns, round by round; a figure is the median of its rounds, and `ours/raw` the
+/// median of the rounds' own ratios. Only that ratio says something on another machine.
+///
+/// Every run makes a ledger of its own and removes it at the end, also after Ctrl-C: beside the SQLite
+/// file that --database names, in a new database on the PostgreSQL or MySQL server that it leads to, or,
+/// without --database, in the folder for temporary files (which should be on a disk). It refuses where a
+/// ledger lives: a benchmark takes all the server has.
+///
+/// Measure a release build, on a machine that does nothing else:
+///   cargo run --release -- bench append --database postgres://postgres@127.0.0.1/postgres
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Append(append::Options),
+    Project(project::Options),
+}
+
+/// What all benchmarks understand.
+#[derive(Debug, Clone, Args)]
+struct Run {
+    /// How often ours and raw take turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+
+    /// Into how many shards the log is cut; without it as any new ledger: 1 on SQLite, 4 elsewhere
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    shards: Option<u16>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Options {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
+        let loaded = global.start(Logs::Command)?;
+        // Listening begins before there is anything to clean up.
+        let mut stopped = std::pin::pin!(stopped()?);
+        let run = self.command.run().clone();
+        let stage = Stage::open(loaded, run.shards).await?;
+        let measured = tokio::select! {
+            figures = self.command.measure(&stage) => figures.map(Some),
+            () = stopped.as_mut() => Ok(None),
+        };
+        let report = measured.map(|figures| {
+            let (name, setup) = (self.command.name(), self.command.setup(&stage));
+            figures.map(|figures| Report { name, setup, machine: Machine::new(&stage), figures })
+        });
+        stage.close().await?;
+        let Some(report) = report? else { bail!("stopped before the end; the scratch database is removed") };
+        if run.output.json {
+            print(format_args!("{:#}", report.to_json()))?;
+        } else {
+            print(report.to_text())?;
+        }
+        Ok(Exit::Well)
+    }
+}
+
+impl Command {
+    const fn run(&self) -> &Run {
+        match self {
+            Self::Append(it) => &it.run,
+            Self::Project(it) => &it.run,
+        }
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Append(_) => "append",
+            Self::Project(_) => "project",
+        }
+    }
+
+    fn setup(&self, stage: &Stage) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Append(it) => it.setup(stage),
+            Self::Project(it) => it.setup(stage),
+        }
+    }
+
+    async fn measure(&self, stage: &Stage) -> anyhow::Result<Vec<Figure>> {
+        match self {
+            Self::Append(it) => it.measure(stage).await,
+            Self::Project(it) => it.measure(stage).await,
+        }
+    }
+}
+
+/// Ends with SIGTERM or Ctrl-C, which are listened for from now on.
+fn stopped() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
+}
+
+/// Progress on a terminal; nothing is drawn elsewhere.
+fn bar(doing: &'static str, total: u64) -> ProgressBar {
+    let bar = ProgressBar::new(total).with_message(doing);
+    let style = ProgressStyle::with_template("{msg:<20} {wide_bar} {human_pos}/{human_len}  {elapsed}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    // Drawn at once: the first part may take a while.
+    bar.tick();
+    bar
+}
