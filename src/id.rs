@@ -44,10 +44,7 @@ impl MessageId {
     /// A new id as producers are told to make them: a version 7 UUID, so that what came later sorts later.
     #[must_use]
     pub fn random(now: Timestamp) -> Self {
-        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
-        let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);
-        let moment = uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos);
-        Self(Uuid::new_v7(moment).to_string().into())
+        Self(time_ordered(now).to_string().into())
     }
 
     /// Checks and takes the text.
@@ -167,10 +164,7 @@ impl QuarantineId {
     /// A new id for something that came in at `now`.
     #[must_use]
     pub fn random(now: Timestamp) -> Self {
-        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
-        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-        let nanos = u32::try_from(micros * 1000).unwrap_or(0);
-        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
+        Self(time_ordered(now))
     }
 }
 
@@ -186,6 +180,13 @@ impl FromStr for QuarantineId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }
+}
+
+/// A random version 7 UUID of this moment.
+fn time_ordered(now: Timestamp) -> Uuid {
+    let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+    let nanos = u32::try_from(micros % 1_000_000 * 1_000).unwrap_or(0);
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos))
 }
 
 /// One slice of the log; all events of a recipient are in one shard.

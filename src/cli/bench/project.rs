@@ -98,9 +98,9 @@ impl Options {
 
         let rebuild = Rebuild { store: store.clone(), projection: &Inbox, clock: Arc::clone(clock) };
         let start = Instant::now();
-        let rebuilt = rebuild.rebuild(false, false, &|_, _| {}).await?;
+        let ended = rebuild.rebuild(false, false, &|_, _| {}).await?;
         rates.rebuilt.push(per_second(self.messages, start.elapsed()));
-        ensure!(rebuilt.flipped, "the rebuilt inbox differs from the live one: {rebuilt:?}");
+        ensure!(ended.flipped, "the rebuilt inbox differs from the live one: {ended:?}");
         Ok(())
     }
 }

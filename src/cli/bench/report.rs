@@ -348,9 +348,9 @@ mod tests {
             },
         ];
         let expected = "\
-figure                    ours          raw  ours/raw     target  met
-append                31,234/s  1,042,000/s      0.03     ≥ 0.70  no
-accept to call, p50    2.35 ms                         < 4.00 ms  yes
+figure                   ours          raw  ours/raw     target  met
+append               31,234/s  1,042,000/s      0.03     ≥ 0.70  no
+accept to call, p50   2.35 ms                         < 4.00 ms  yes
 ";
         assert_eq!(table(&figures), expected);
         let text = report(figures).to_text();
