@@ -51,7 +51,7 @@ impl Routing {
     /// How long a claim on a call to this provider lasts.
     #[must_use]
     pub fn lease(&self, provider: &str) -> Duration {
-        self.leases.get(provider).copied().unwrap_or(Duration::from_secs(60))
+        self.leases.get(provider).copied().unwrap_or(Duration::from_mins(1))
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Origin {
 }
 
 /// The inbox item's marks.
+#[allow(clippy::struct_excessive_bools, reason = "four independent marks are four bools")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Item {
     seen: bool,

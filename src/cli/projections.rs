@@ -152,19 +152,19 @@ async fn waiting(store: &Store, place: &Checkpoint, clock: &dyn Clock) -> anyhow
 async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Output) -> anyhow::Result<Exit> {
     let name = rebuild.projection.name();
     let watch = Watch::new(&format!("rebuilding {name}"), output);
-    let rebuilt = rebuild.rebuild(restart, accept, &|done, all| watch.show(done, all)).await?;
+    let result = rebuild.rebuild(restart, accept, &|done, all| watch.show(done, all)).await?;
     watch.end();
-    let slot = rebuilt.slot.as_str();
+    let slot = result.slot.as_str();
     if output.json {
-        let comparison = rebuilt.comparison.as_ref().map(comparison_json);
+        let comparison = result.comparison.as_ref().map(comparison_json);
         print(
-            json!({ "projection": name, "slot": slot, "flipped": rebuilt.flipped, "comparison": comparison }),
+            json!({ "projection": name, "slot": slot, "flipped": result.flipped, "comparison": comparison }),
         )?;
     } else {
-        if let Some(comparison) = &rebuilt.comparison {
+        if let Some(comparison) = &result.comparison {
             print_comparison(comparison)?;
         }
-        if rebuilt.flipped {
+        if result.flipped {
             print(format_args!("{name}: slot {slot} is live"))?;
         } else {
             print(format_args!(
@@ -172,7 +172,7 @@ async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Out
             ))?;
         }
     }
-    Ok(if rebuilt.flipped { Exit::Well } else { Exit::Wrong })
+    Ok(if result.flipped { Exit::Well } else { Exit::Wrong })
 }
 
 async fn run_verify(rebuild: &Rebuild, restart: bool, output: Output) -> anyhow::Result<Exit> {

@@ -5,6 +5,8 @@
 //! Where rows have to be spelt out, their number is cut into powers of two, so that prepared
 //! statements stay few.
 
+use std::fmt::Write as _;
+
 use sqlx::{
     AssertSqlSafe, MySql, Postgres, Row as _, Sqlite, mysql::MySqlArguments, postgres::PgArguments,
     query::Query, sqlite::SqliteArguments,
@@ -219,9 +221,9 @@ pub(super) async fn scan(
             Tx::Sqlite(_) | Tx::MySql(_) => vec!["?".to_owned(); width],
         };
         let mark = if matches!(tx, Tx::Postgres { .. }) { "$1" } else { "?" };
-        sql.push_str(&format!(" where {first} >= {mark} and ({keys}) > ({})", marks.join(",")));
+        let _ = write!(sql, " where {first} >= {mark} and ({keys}) > ({})", marks.join(","));
     }
-    sql.push_str(&format!(" order by {keys} limit {limit}"));
+    let _ = write!(sql, " order by {keys} limit {limit}");
     let bound: Vec<Cell> = after
         .into_iter()
         .flat_map(|key| key.first().into_iter().chain(key))

@@ -61,11 +61,12 @@ impl StoreError {
 
 /// SQLSTATE of PostgreSQL and MySQL, extended result codes of SQLite.
 fn is_transient_code(code: &str) -> bool {
+    // Serialisation, deadlock, lock not available, idle or statement killed by a time-out.
+    const SQLSTATES: [&str; 5] = ["40001", "40P01", "55P03", "25P03", "57014"];
+    // SQLITE_BUSY and SQLITE_LOCKED with their extended forms.
+    const SQLITE: [&str; 6] = ["5", "261", "517", "773", "6", "262"];
     match code {
-        // serialisation, deadlock, lock not available, idle or statement killed by a time-out
-        "40001" | "40P01" | "55P03" | "25P03" | "57014" => true,
-        // SQLITE_BUSY and SQLITE_LOCKED with their extended forms
-        "5" | "261" | "517" | "773" | "6" | "262" => true,
+        code if SQLSTATES.contains(&code) || SQLITE.contains(&code) => true,
         // 08: connection; 53: too many connections, no memory; 57P: shutdown, crash, not yet up;
         // 58: system error, which is also what PgBouncer answers when it cannot reach the server
         _ => ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)),

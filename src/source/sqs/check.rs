@@ -90,7 +90,7 @@ fn number(value: &Value) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
     const CALL: Duration = Duration::from_secs(25);
 
     fn queue(redrive: Option<&str>, retention: &str) -> Attributes {

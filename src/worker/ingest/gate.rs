@@ -105,7 +105,7 @@ mod tests {
         let gate = Gate::new();
         gate.close();
         let never = || async { false };
-        let (_, worked) = futures_util::future::join(gate.pass(never), async { gate.worked() }).await;
+        let ((), worked) = futures_util::future::join(gate.pass(never), async { gate.worked() }).await;
         assert!(worked);
     }
 
