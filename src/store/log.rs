@@ -405,8 +405,11 @@ impl Batch {
                 .origin()
                 .map(|origin| origin.message.recipient_id.to_string())
                 .unwrap_or_default();
-            // What follows from an arrival came by no door of its own.
-            let metadata = if at == 0 { metadata.clone() } else { "{}".to_owned() };
+            // What follows from an arrival came by no door of its own, and happens now.
+            let (metadata, occurred_at) = match at {
+                0 => (metadata.clone(), entry.occurred_at),
+                _ => ("{}".to_owned(), self.now),
+            };
             self.rows.push(vec![
                 Cell::Int(i64::from(self.shard.0)),
                 Cell::Int(self.head),
@@ -415,7 +418,7 @@ impl Batch {
                 Cell::Text(encoded.kind.to_owned()),
                 Cell::Int(i64::from(encoded.schema_version)),
                 Cell::Text(recipient),
-                Cell::Int(entry.occurred_at.as_micros()),
+                Cell::Int(occurred_at.as_micros()),
                 Cell::Int(self.now.as_micros()),
                 hash.map_or(Cell::Null, |hash| Cell::Bytes(hash.0.to_vec())),
                 Cell::Text(encoded.payload),
