@@ -181,7 +181,8 @@ impl Ledger {
         let plan = self.inner.routing.plan(&message, now);
         let due = plan.iter().filter(|it| it.due_at <= now).count();
         let dispatch = self.inner.dispatch.as_ref();
-        let permits = dispatch.and_then(|it| it.reserve(due)).unwrap_or_default();
+        let first = dispatch.zip(plan.first());
+        let permits = first.and_then(|(it, plan)| it.reserve(&plan.provider, due)).unwrap_or_default();
         let lease = plan.first().map(|it| self.inner.routing.lease(&it.provider));
         let claim = dispatch.zip(lease).filter(|_| !permits.is_empty());
         let claim = claim.map(|(dispatch, lease)| dispatch.claim(now.plus(lease)));

@@ -4,7 +4,13 @@
 //! and the start of the first attempt ride in the very transaction that appends the message: one
 //! commit before the call, and no round through the projection.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -15,16 +21,34 @@ use crate::{
     stream::{Claim, Origin},
 };
 
-/// Places to call from that were reserved for one message.
-#[derive(Debug, Default)]
-pub struct Permits(Option<OwnedSemaphorePermit>);
+/// Places to call from: so many in all, and so many for each provider. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Places(Arc<Rooms>);
 
-impl Permits {
-    /// Whether nothing was reserved.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
+#[derive(Debug)]
+struct Rooms {
+    all: Arc<Semaphore>,
+    size: u32,
+    providers: BTreeMap<String, Room>,
+    closed: AtomicBool,
+}
+
+/// What one provider takes at a time.
+#[derive(Debug)]
+struct Room {
+    calls: Arc<Semaphore>,
+    open: AtomicBool,
+}
+
+/// Places that were reserved for one message.
+#[derive(Debug, Default)]
+pub struct Permits(Option<Place>);
+
+/// One place or several, free again when dropped.
+#[derive(Debug)]
+pub struct Place {
+    all: OwnedSemaphorePermit,
+    of_provider: OwnedSemaphorePermit,
 }
 
 /// An attempt that is claimed and durable, and now has to be made.
@@ -36,8 +60,95 @@ pub struct Started {
     pub target: Target,
     /// What to say.
     pub message: Arc<Origin>,
-    /// The place it was given; free again when dropped.
-    pub permit: Option<OwnedSemaphorePermit>,
+    /// The place it was given, if it was given one.
+    pub place: Option<Place>,
+}
+
+/// The accepting side.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    worker: String,
+    places: Places,
+    started: mpsc::UnboundedSender<Started>,
+}
+
+/// The delivering side.
+#[derive(Debug)]
+pub struct Dispatched {
+    /// Whose name the claims are in.
+    pub worker: String,
+    /// Attempts to make at once. Never more than there are places.
+    pub started: mpsc::UnboundedReceiver<Started>,
+    /// The places, shared with the deliveries that come from the projection.
+    pub places: Places,
+}
+
+impl Places {
+    fn new(size: usize, providers: impl IntoIterator<Item = (String, usize)>) -> Self {
+        let size = u32::try_from(size.clamp(1, 100_000)).unwrap_or(1);
+        let room = |calls: usize| Room {
+            calls: Arc::new(Semaphore::new(calls.clamp(1, 100_000))),
+            open: AtomicBool::new(true),
+        };
+        let providers = providers.into_iter().map(|(name, calls)| (name, room(calls))).collect();
+        let all = Arc::new(Semaphore::new(size as usize));
+        Self(Arc::new(Rooms { all, size, providers, closed: AtomicBool::new(false) }))
+    }
+
+    /// How many there are in all.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.size as usize
+    }
+
+    /// Waits for a place for a call to this provider; none for a provider that has no places at all.
+    pub async fn enter(&self, provider: &str) -> Option<Place> {
+        let room = self.0.providers.get(provider)?;
+        // The narrower door first: whoever waits for a slow provider keeps no place from the others.
+        let of_provider = Arc::clone(&room.calls).acquire_owned().await.ok()?;
+        let all = Arc::clone(&self.0.all).acquire_owned().await.ok()?;
+        Some(Place { all, of_provider })
+    }
+
+    /// Whether arrivals for this provider may take places.
+    pub fn set_open(&self, provider: &str, open: bool) {
+        if let Some(room) = self.0.providers.get(provider) {
+            room.open.store(open, Ordering::Release);
+        }
+    }
+
+    /// From now on no arrival takes a place.
+    pub fn close(&self) {
+        self.0.closed.store(true, Ordering::Release);
+    }
+
+    /// Waits until every place is free, reserved ones too.
+    pub async fn all_free(&self) {
+        // The semaphore is never closed; the permits are given back at once.
+        let _ = self.0.all.acquire_many(self.0.size).await;
+    }
+
+    fn reserve(&self, provider: &str, count: u32) -> Option<Place> {
+        let room = self.0.providers.get(provider).filter(|it| it.open.load(Ordering::Acquire))?;
+        let of_provider = Arc::clone(&room.calls).try_acquire_many_owned(count).ok()?;
+        let all = Arc::clone(&self.0.all).try_acquire_many_owned(count).ok()?;
+        // Asked last: a worker that closes first and then waits for all places misses none.
+        (!self.0.closed.load(Ordering::Acquire)).then_some(Place { all, of_provider })
+    }
+}
+
+impl Place {
+    fn split(&mut self) -> Option<Self> {
+        Some(Self { all: self.all.split(1)?, of_provider: self.of_provider.split(1)? })
+    }
+}
+
+impl Permits {
+    /// Whether nothing was reserved.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl Started {
@@ -48,39 +159,28 @@ impl Started {
     }
 }
 
-/// The accepting side.
-#[derive(Debug, Clone)]
-pub struct Dispatch {
-    worker: String,
-    places: Arc<Semaphore>,
-    started: mpsc::UnboundedSender<Started>,
-}
-
-/// The delivering side.
-#[derive(Debug)]
-pub struct Dispatched {
-    /// Attempts to make at once. Never more than there are places.
-    pub started: mpsc::UnboundedReceiver<Started>,
-    /// The places, shared with the deliveries that come from the projection.
-    pub places: Arc<Semaphore>,
-}
-
 impl Dispatch {
-    /// A way for up to `places` calls at a time under this worker's name.
+    /// A way for up to `places` calls at a time under this worker's name, of which each provider takes
+    /// as many as it says.
     #[must_use]
-    pub fn new(worker: &str, places: usize) -> (Self, Dispatched) {
-        let places = Arc::new(Semaphore::new(places));
+    pub fn new(
+        worker: &str,
+        places: usize,
+        providers: impl IntoIterator<Item = (String, usize)>,
+    ) -> (Self, Dispatched) {
+        let places = Places::new(places, providers);
         let (sender, started) = mpsc::unbounded_channel();
-        let dispatch = Self { worker: worker.to_owned(), places: Arc::clone(&places), started: sender };
-        (dispatch, Dispatched { started, places })
+        let worker = worker.to_owned();
+        let dispatch = Self { worker: worker.clone(), places: places.clone(), started: sender };
+        (dispatch, Dispatched { worker, started, places })
     }
 
-    /// Reserves places for `count` calls, all or none; none while the worker is stopping.
+    /// Reserves places for `count` calls to a provider, all or none; none while the worker is stopping,
+    /// while the provider is paused, and where somebody already waits for a place.
     #[must_use]
-    pub fn reserve(&self, count: usize) -> Option<Permits> {
+    pub fn reserve(&self, provider: &str, count: usize) -> Option<Permits> {
         let count = u32::try_from(count).ok().filter(|&count| count > 0)?;
-        let permit = Arc::clone(&self.places).try_acquire_many_owned(count).ok()?;
-        Some(Permits(Some(permit)))
+        self.places.reserve(provider, count).map(|place| Permits(Some(place)))
     }
 
     /// A claim in this worker's name.
@@ -100,12 +200,61 @@ impl Dispatch {
             let Event::PushAttemptStarted(attempt) = event else { continue };
             let plan = planned.into_iter().flatten().find(|it| it.delivery_id == attempt.delivery_id);
             let Some(plan) = plan else { continue };
-            let permit = permits.as_mut().and_then(|permits| permits.split(1));
+            let place = permits.as_mut().and_then(Place::split);
             let (attempt, target) = (attempt.clone(), plan.target.clone());
             let message = Arc::clone(origin);
-            if self.started.send(Started { attempt, target, message, permit }).is_err() {
+            if self.started.send(Started { attempt, target, message, place }).is_err() {
                 tracing::warn!("the delivery worker is gone; a started attempt runs into its lease");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn dispatch() -> (Dispatch, Dispatched) {
+        Dispatch::new("w", 3, [("acme".to_owned(), 2), ("bravo".to_owned(), 9)])
+    }
+
+    #[test]
+    fn places_are_reserved_all_or_none_within_both_bounds() {
+        let (dispatch, _dispatched) = dispatch();
+        assert!(dispatch.reserve("acme", 3).is_none(), "acme takes two at a time");
+        let two = dispatch.reserve("acme", 2).unwrap();
+        assert!(dispatch.reserve("acme", 1).is_none());
+        assert!(dispatch.reserve("bravo", 2).is_none(), "one place is left in all");
+        let one = dispatch.reserve("bravo", 1).unwrap();
+        drop((two, one));
+        assert!(dispatch.reserve("bravo", 3).is_some(), "free again when dropped");
+        assert!(dispatch.reserve("unheard-of", 1).is_none());
+        assert!(dispatch.reserve("acme", 0).is_none());
+    }
+
+    #[test]
+    fn a_closed_worker_and_a_paused_provider_take_no_arrivals() {
+        let (dispatch, dispatched) = dispatch();
+        dispatched.places.set_open("acme", false);
+        assert!(dispatch.reserve("acme", 1).is_none());
+        assert!(dispatch.reserve("bravo", 1).is_some());
+        dispatched.places.set_open("acme", true);
+        assert!(dispatch.reserve("acme", 1).is_some());
+        dispatched.places.close();
+        assert!(dispatch.reserve("acme", 1).is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_place_comes_before_new_arrivals() {
+        let (dispatch, dispatched) = dispatch();
+        let held = dispatch.reserve("acme", 2).unwrap();
+        let mut waiting = std::pin::pin!(dispatched.places.enter("acme"));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(dispatch.reserve("acme", 2).is_none());
+        assert!(waiting.await.is_some());
+        dispatched.places.all_free().await;
     }
 }
