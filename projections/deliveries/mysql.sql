@@ -9,7 +9,7 @@ create table push_deliveries_{slot} (
     position             bigint not null,
     target_kind          varchar(32) character set ascii collate ascii_bin,
     target               mediumtext,
-    provider             mediumtext,
+    provider             varchar(64),
     status               varchar(32) character set ascii collate ascii_bin not null,
     attempts             bigint not null,
     due_at_us            bigint,
@@ -50,4 +50,5 @@ create table push_attempts_{slot} (
 ) engine = innodb default character set utf8mb4 collate utf8mb4_bin;
 
 -- indexes
-create index push_deliveries_{slot}_due on push_deliveries_{slot} (due_at_us);
+create index push_deliveries_{slot}_due on push_deliveries_{slot} (status, provider, due_at_us,
+    message_id, delivery_id);

@@ -50,5 +50,5 @@ create table push_attempts_{slot} (
 );
 
 -- indexes
-create index push_deliveries_{slot}_due on push_deliveries_{slot} (due_at_us)
-    where due_at_us is not null;
+create index push_deliveries_{slot}_due on push_deliveries_{slot} (status, provider, due_at_us,
+    message_id, delivery_id) where due_at_us is not null;

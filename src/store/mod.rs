@@ -6,6 +6,7 @@
 mod baseline;
 mod bulk;
 mod db;
+mod deliveries;
 mod error;
 mod log;
 mod projections;
@@ -25,6 +26,7 @@ use crate::{
 
 pub use baseline::{Baseline, Engine, EventRows};
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
+pub use deliveries::{Due, DueCount, Waiting};
 pub use error::StoreError;
 pub use log::{Applied, Entry, Redeliveries};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};

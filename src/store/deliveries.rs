@@ -1,0 +1,227 @@
+//! What the delivery worker asks of the deliveries projection: what is due, and how much of it.
+//!
+//! The answers are hints. The projection may lag behind the log; whether a delivery is really waiting
+//! is decided under the shard's lock when it is claimed.
+
+use std::collections::HashMap;
+
+use sea_query::{CaseStatement, Expr, ExprTrait, Func, Order, Query};
+use sqlx::FromRow;
+
+use super::{Mode, Store, StoreError, bulk};
+use crate::{
+    clock::Timestamp,
+    event::{Event, codec},
+    id::{DeliveryId, MessageId, Shard},
+    message::{Message, Target},
+    projection::deliveries::DeliveryStatus,
+};
+
+/// Deliveries that are counted at the most, so that a large backlog does not make counting dear.
+const COUNTED_MAX: u64 = 100_000;
+
+/// What is looked for: deliveries in one status that wait for one provider, or for none yet.
+///
+/// One range of one index, so that what waits for a slow provider, or for one that this process does
+/// not have, is never in the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting<'a> {
+    /// The status.
+    pub status: DeliveryStatus,
+    /// The provider; none while unplanned.
+    pub provider: Option<&'a str>,
+}
+
+/// A delivery that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Of which message.
+    pub message_id: MessageId,
+    /// Which delivery; while unplanned, what stands for the deliveries to come.
+    pub delivery_id: DeliveryId,
+    /// The shard of the message.
+    pub shard: Shard,
+    /// Where to; none while unplanned, and once erased.
+    pub target: Option<Target>,
+    /// How many attempts were started.
+    pub attempts: u32,
+    /// Since when: the time of the attempt, the end of the lease, or the time to plan.
+    pub due_at: Timestamp,
+    /// Not to be sent after.
+    pub expires_at: Option<Timestamp>,
+    /// When it was planned; when the message was received while unplanned.
+    pub planned_at: Timestamp,
+    /// The last event in the shard that the row knows of.
+    pub position: i64,
+}
+
+/// How much is due in one status for one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueCount {
+    /// The provider; none while unplanned.
+    pub provider: Option<String>,
+    /// Due now.
+    pub due: u64,
+    /// Of these, due for longer than was asked for.
+    pub overdue: u64,
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    message_id: String,
+    delivery_id: String,
+    shard: i64,
+    target_kind: Option<String>,
+    target: Option<String>,
+    attempts: i64,
+    due_at_us: i64,
+    expires_at_us: Option<i64>,
+    created_at_us: i64,
+    last_position: i64,
+}
+
+#[derive(FromRow)]
+struct CountRow {
+    provider: Option<String>,
+    due: i64,
+    overdue: i64,
+}
+
+#[derive(FromRow)]
+struct ReceivedRow {
+    shard: i16,
+    position: i64,
+    message_id: String,
+    schema_version: i16,
+    #[sqlx(rename = "type")]
+    kind: String,
+    payload: String,
+}
+
+impl Store {
+    /// Up to `limit` deliveries that are due, longest first, after one that was given before.
+    pub async fn due(
+        &self,
+        waiting: Waiting<'_>,
+        now: Timestamp,
+        after: Option<&Due>,
+        limit: u64,
+    ) -> Result<Vec<Due>, StoreError> {
+        let mut statement = Query::select();
+        statement
+            .columns(["message_id", "delivery_id", "shard", "target_kind", "target", "attempts"])
+            .columns(["due_at_us", "expires_at_us", "created_at_us", "last_position"])
+            .from("push_deliveries")
+            .and_where(Expr::col("status").eq(waiting.status.as_str()))
+            .and_where(match waiting.provider {
+                Some(provider) => Expr::col("provider").eq(provider),
+                None => Expr::col("provider").is_null(),
+            })
+            .and_where(Expr::col("due_at_us").lte(now.as_micros()))
+            .order_by("due_at_us", Order::Asc)
+            .order_by("message_id", Order::Asc)
+            .order_by("delivery_id", Order::Asc)
+            .limit(limit);
+        if let Some(after) = after {
+            let (due_at, message) = (after.due_at.as_micros(), after.message_id.as_str());
+            let later = Expr::col("due_at_us").gt(due_at).or(Expr::col("message_id").gt(message)).or(
+                Expr::col("message_id")
+                    .eq(message)
+                    .and(Expr::col("delivery_id").gt(after.delivery_id.to_string())),
+            );
+            statement.and_where(Expr::col("due_at_us").gte(due_at)).and_where(later);
+        }
+        let rows: Vec<DueRow> = self.db.all(&statement).await?;
+        rows.into_iter().map(DueRow::read).collect()
+    }
+
+    /// How much is due for each provider, and how much of it since before `overdue_since`. Counts the
+    /// first 100,000 only.
+    pub async fn count_due(
+        &self,
+        now: Timestamp,
+        overdue_since: Timestamp,
+    ) -> Result<Vec<DueCount>, StoreError> {
+        let open = [DeliveryStatus::Unplanned, DeliveryStatus::Scheduled, DeliveryStatus::Attempting];
+        let due = Query::select()
+            .columns(["provider", "due_at_us"])
+            .from("push_deliveries")
+            .and_where(Expr::col("status").is_in(open.map(DeliveryStatus::as_str)))
+            .and_where(Expr::col("due_at_us").lte(now.as_micros()))
+            .limit(COUNTED_MAX)
+            .to_owned();
+        let is_overdue = Expr::col("due_at_us").lt(overdue_since.as_micros());
+        let overdue = CaseStatement::new().case(is_overdue, 1_i32);
+        let statement = Query::select()
+            .column("provider")
+            .expr_as(Func::count(Expr::col("due_at_us")), "due")
+            .expr_as(Func::count(overdue), "overdue")
+            .from_subquery(due, "due_deliveries")
+            .group_by_col("provider")
+            .to_owned();
+        let rows: Vec<CountRow> = self.db.all(&statement).await?;
+        let count = |row: CountRow| DueCount {
+            provider: row.provider,
+            due: row.due.unsigned_abs(),
+            overdue: row.overdue.unsigned_abs(),
+        };
+        Ok(rows.into_iter().map(count).collect())
+    }
+
+    /// The messages of these ids as they were received.
+    pub async fn received(&self, ids: &[&MessageId]) -> Result<HashMap<MessageId, Message>, StoreError> {
+        let select = "select shard, position, message_id, schema_version, type, payload \
+                      from notification_events where version = 0";
+        let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
+        let mut tx = self.db.begin(Mode::Read).await?;
+        let rows: Vec<ReceivedRow> = bulk::all_in(&mut tx, select, "message_id", "", &ids).await?;
+        tx.commit().await?;
+        let mut messages = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let (shard, position) = (row.shard, row.position);
+            let event = codec::decode(&row.kind, i32::from(row.schema_version), &row.payload)
+                .map_err(|source| StoreError::Codec { shard, position, source })?;
+            if let Event::MessageReceived(it) = event {
+                messages.insert(message_id(row.message_id)?, it.message);
+            }
+        }
+        Ok(messages)
+    }
+}
+
+impl DueRow {
+    fn read(self) -> Result<Due, StoreError> {
+        let message_id = message_id(self.message_id)?;
+        let delivery_id =
+            self.delivery_id.parse().map_err(|error| StoreError::Corrupt(format!("delivery_id {error}")))?;
+        let target = self.target_kind.zip(self.target).and_then(|(kind, value)| target(&kind, value));
+        // A delivery's id is made of its target, so a target that was erased is told apart.
+        let target = target.filter(|it| DeliveryId::new(&message_id, &it.canonical()) == delivery_id);
+        let shard = u16::try_from(self.shard)
+            .map_err(|_| StoreError::Corrupt(format!("push_deliveries has shard {}", self.shard)))?;
+        Ok(Due {
+            message_id,
+            delivery_id,
+            shard: Shard(shard),
+            target,
+            attempts: u32::try_from(self.attempts).unwrap_or(0),
+            due_at: Timestamp::from_micros(self.due_at_us),
+            expires_at: self.expires_at_us.map(Timestamp::from_micros),
+            planned_at: Timestamp::from_micros(self.created_at_us),
+            position: self.last_position,
+        })
+    }
+}
+
+fn target(kind: &str, value: String) -> Option<Target> {
+    match kind {
+        "token" => Some(Target::Token(value)),
+        "topic" => Some(Target::Topic(value)),
+        "alias" => Some(Target::Alias(value)),
+        _ => None,
+    }
+}
+
+fn message_id(text: String) -> Result<MessageId, StoreError> {
+    MessageId::try_from(text).map_err(|error| StoreError::Corrupt(format!("message_id {error}")))
+}
