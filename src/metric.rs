@@ -31,9 +31,9 @@ pub const PROJECTED_TOTAL: &str = "notification_ledger_projected_total";
 pub const PROJECTION_LAG_EVENTS: &str = "notification_ledger_projection_lag_events";
 /// Age of the oldest event that a projection has not folded yet. Labels: `projection`.
 pub const PROJECTION_LAG_SECONDS: &str = "notification_ledger_projection_lag_seconds";
-/// Deliveries whose time has come.
+/// Deliveries whose time has come, up to 100,000. Labels: `provider`, empty while unplanned.
 pub const DELIVERIES_DUE: &str = "notification_ledger_deliveries_due";
-/// Deliveries whose time came more than a minute ago.
+/// Deliveries whose time came more than a minute ago. Labels: `provider`, empty while unplanned.
 pub const DELIVERIES_OVERDUE: &str = "notification_ledger_deliveries_overdue";
 /// Attempts to push that ended. Labels: `provider`, `outcome`.
 pub const DELIVERY_ATTEMPTS_TOTAL: &str = "notification_ledger_delivery_attempts_total";
@@ -68,8 +68,8 @@ pub const ALL: [(Kind, &str, Unit, &str); 22] = [
     (Kind::Counter, PROJECTED_TOTAL, Unit::Count, "Events folded into the live slot, by projection."),
     (Kind::Gauge, PROJECTION_LAG_EVENTS, Unit::Count, "Events not folded yet, by projection and shard."),
     (Kind::Gauge, PROJECTION_LAG_SECONDS, Unit::Seconds, "Age of the oldest event not folded yet, by projection."),
-    (Kind::Gauge, DELIVERIES_DUE, Unit::Count, "Deliveries whose time has come."),
-    (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago."),
+    (Kind::Gauge, DELIVERIES_DUE, Unit::Count, "Deliveries whose time has come, by provider."),
+    (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago, by provider."),
     (Kind::Counter, DELIVERY_ATTEMPTS_TOTAL, Unit::Count, "Attempts to push that ended, by provider and outcome."),
     (Kind::Histogram, DELIVERY_SECONDS, Unit::Seconds, "How long the call to the provider took, by provider."),
     (Kind::Counter, GIVEN_BACK_TOTAL, Unit::Count, "Messages given back to a source because they could not be taken, by ingress."),
@@ -162,6 +162,24 @@ pub fn projection_lag(projection: &'static str, shard: Shard, events: i64) {
     let labels = [("projection", projection.to_owned()), ("shard", shard.to_string())];
     #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
     gauge!(PROJECTION_LAG_EVENTS, &labels).set(events as f64);
+}
+
+/// An attempt to push ended, or was given up as lost.
+pub fn attempt_ended(provider: &str, outcome: &'static str) {
+    counter!(DELIVERY_ATTEMPTS_TOTAL, "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// A provider was called.
+pub fn provider_called(provider: &str, took: Duration) {
+    histogram!(DELIVERY_SECONDS, "provider" => provider.to_owned()).record(took.as_secs_f64());
+}
+
+/// What is due for a provider, and what has been for more than a minute.
+pub fn deliveries_due(provider: &str, due: u64, overdue: u64) {
+    #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    for (name, count) in [(DELIVERIES_DUE, due), (DELIVERIES_OVERDUE, overdue)] {
+        gauge!(name, "provider" => provider.to_owned()).set(count as f64);
+    }
 }
 
 #[cfg(test)]

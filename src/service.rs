@@ -23,7 +23,12 @@ use crate::{
     supervisor::{BoxError, Tasks},
     telemetry,
     wake::Wake,
-    worker::{self, ingest, project::Project},
+    worker::{
+        self,
+        deliver::{Deliver, DeliverOptions},
+        ingest,
+        project::Project,
+    },
 };
 
 /// The configured providers by name.
@@ -94,8 +99,10 @@ pub async fn open(
     worker: Option<&str>,
 ) -> anyhow::Result<Opened> {
     let store = open_store(config, clock.as_ref()).await?;
+    let calls = |(name, it): (&String, &Configured)| (name.clone(), it.concurrency);
     let places = providers.values().map(|it| it.concurrency).sum();
-    let (dispatch, dispatched) = worker.map(|worker| Dispatch::new(worker, places)).unzip();
+    let dispatch = |worker| Dispatch::new(worker, places, providers.iter().map(calls));
+    let (dispatch, dispatched) = worker.map(dispatch).unzip();
     let routing = Routing {
         default_provider: config.push.provider.clone(),
         leases: providers.iter().map(|(name, it)| (name.clone(), it.lease)).collect(),
@@ -145,7 +152,11 @@ pub async fn start(
         let run = worker::run(project, ledger.appended(), config.projection.poll, stop.clone());
         tasks.spawn("project", run);
     }
-    /*DELIVER*/
+    if let Some(dispatched) = dispatched {
+        let options = DeliverOptions { batch_max: config.delivery.batch_max, poll: config.delivery.poll };
+        let deliver = Deliver::new(ledger.clone(), dispatched, providers.into_values(), &options);
+        tasks.spawn("deliver", deliver.run(folded.clone(), stop.clone()));
+    }
     if has(Role::Ingest) {
         start_ingest(config, &ledger, tasks).await?;
     }
