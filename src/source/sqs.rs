@@ -11,15 +11,17 @@
 mod address;
 mod arrival;
 mod check;
+mod tries;
 
 use std::{error::Error as StdError, time::Duration};
 
+use aws_config::SdkConfig;
 use aws_sdk_sqs::{
     Client,
     config::{Region, retry::RetryConfig, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     types::{
-        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry as ChangeEntry,
+        ChangeMessageVisibilityBatchRequestEntry as ChangeEntry,
         DeleteMessageBatchRequestEntry as DeleteEntry, MessageSystemAttributeName, QueueAttributeName,
     },
 };
@@ -28,6 +30,7 @@ use self::{
     address::Address,
     arrival::arrival,
     check::{Attributes, dead_letter_arn, warnings},
+    tries::{TRIES, Tries},
 };
 use super::{Arrival, Handle, Settlement, Source, SourceError};
 use crate::metric;
@@ -38,8 +41,6 @@ const BATCH_MAX: usize = 10;
 const POLL_SLACK: Duration = Duration::from_secs(8);
 /// How long any other call may take.
 const CALL_MAX: Duration = Duration::from_secs(5);
-/// Tries of a batch before the rest is left to be handed out again.
-const TRIES: u32 = 3;
 /// The region where an emulator is addressed and nobody says one.
 const EMULATOR_REGION: &str = "us-east-1";
 
@@ -72,26 +73,25 @@ pub struct Sqs {
     calls: Client,
 }
 
-/// What to do about an entry of a batch that the queue did not take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// The handle is spent: the message is gone or was handed out again already.
-    Spent,
-    /// The same may succeed at once.
-    Again,
-    /// It will not.
-    Refused,
-}
-
 impl Sqs {
-    /// Finds the queue and looks at its settings once; warns about those that will hurt. A service
-    /// that does not answer right now is no reason to fail, a queue that does not exist is.
+    /// Finds the queue with the credentials and the region that the AWS tools would use, and looks at
+    /// its settings once; warns about those that will hurt. A service that does not answer right now
+    /// is no reason to fail, a queue that does not exist is.
     ///
     /// # Errors
     /// When the address makes no sense, the queue does not exist, or its name cannot be looked up.
     pub async fn open(options: SqsOptions) -> Result<Self, SourceError> {
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).load().await;
+        Self::open_with(options, &config).await
+    }
+
+    /// As [`Self::open`], with credentials from elsewhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_with(options: SqsOptions, config: &SdkConfig) -> Result<Self, SourceError> {
         let (address, region) = address::parse(&options.queue)?;
-        let (polls, calls) = clients(&options, region).await;
+        let [polls, calls] = clients(&options, region, config, options.wait + POLL_SLACK);
         let queue_url = match address {
             Address::Url(url) => url,
             Address::Name { name, account } => {
@@ -271,93 +271,26 @@ impl SourceError {
     }
 }
 
-/// The entries of a batch while it is tried a few times over.
-#[derive(Debug)]
-struct Tries<T> {
-    left: Vec<T>,
-    refused: usize,
-    tried: u32,
-}
-
-impl<T: Clone> Tries<T> {
-    const fn new(entries: Vec<T>) -> Self {
-        Self { left: entries, refused: 0, tried: 0 }
-    }
-
-    /// Whether to call with what is left; pauses before every call but the first.
-    async fn go_on(&mut self) -> bool {
-        if self.left.is_empty() || self.tried == TRIES {
-            return false;
-        }
-        if self.tried > 0 {
-            let ceiling = 100 << self.tried;
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(ceiling / 2..=ceiling))).await;
-        }
-        self.tried += 1;
-        true
-    }
-
-    /// Keeps what failed and may succeed. An entry whose handle is spent is done with: its message is
-    /// gone, or comes again by itself.
-    fn answered(&mut self, answer: Result<Vec<BatchResultErrorEntry>, SourceError>) {
-        let failed = match answer {
-            Ok(failed) => failed,
-            Err(error) => {
-                tracing::debug!(error = chain(&error), tried = self.tried, "a batch failed as a whole");
-                return;
-            }
-        };
-        let mut again = Vec::new();
-        for (at, fault) in faults(&failed) {
-            match fault {
-                Fault::Again => again.extend(self.left.get(at).cloned()),
-                Fault::Refused => self.refused += 1,
-                Fault::Spent => {}
-            }
-        }
-        self.left = again;
-    }
-
-    /// How many entries the queue did not take.
-    const fn given_up(&self) -> usize {
-        self.left.len() + self.refused
-    }
-}
-
-/// The entries that failed, by their place in the request.
-fn faults(failed: &[BatchResultErrorEntry]) -> impl Iterator<Item = (usize, Fault)> {
-    failed.iter().filter_map(|entry| {
-        let fault = match entry.code() {
-            "ReceiptHandleIsInvalid" | "MessageNotInflight" | "InvalidParameterValue" => Fault::Spent,
-            _ if entry.sender_fault() => Fault::Refused,
-            _ => Fault::Again,
-        };
-        Some((entry.id().parse().ok()?, fault))
-    })
-}
-
 /// A client to poll with and one for everything else.
-async fn clients(options: &SqsOptions, region: Option<String>) -> (Client, Client) {
-    let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
-    let emulator = options.endpoint_url.as_ref().map(|_| EMULATOR_REGION.to_owned());
-    let region = options.region.clone().or(region);
-    if let Some(region) = region {
-        loader = loader.region(Region::new(region));
-    }
-    let config = loader.load().await;
-    let builder = |attempt| {
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
-        let mut builder = aws_sdk_sqs::config::Builder::from(&config);
+fn clients(
+    options: &SqsOptions,
+    region: Option<String>,
+    config: &SdkConfig,
+    poll_max: Duration,
+) -> [Client; 2] {
+    let emulator = options.endpoint_url.as_ref().map(|_| Region::new(EMULATOR_REGION));
+    let region = options.region.clone().or(region).map(Region::new);
+    let region = region.or_else(|| config.region().cloned()).or(emulator);
+    [poll_max, CALL_MAX].map(|attempt_max| {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt_max).build();
+        let mut builder = aws_sdk_sqs::config::Builder::from(config);
         builder = builder.retry_config(RetryConfig::disabled()).timeout_config(timeouts);
-        if config.region().is_none() {
-            builder = builder.region(emulator.clone().map(Region::new));
-        }
+        builder.set_region(region.clone());
         if let Some(url) = &options.endpoint_url {
             builder = builder.endpoint_url(url);
         }
         Client::from_conf(builder.build())
-    };
-    (builder(options.wait + POLL_SLACK), builder(CALL_MAX))
+    })
 }
 
 /// What a failed call means to the caller.
@@ -392,4 +325,37 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_poll_whose_answer_never_comes_ends_by_itself() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let options = SqsOptions {
+            name: "n".to_owned(),
+            queue: format!("{url}/000000000000/n"),
+            endpoint_url: Some(url),
+            region: None,
+            visibility_timeout: Duration::from_mins(1),
+            wait: Duration::from_secs(20),
+            weak_ids: false,
+        };
+        let credentials = Credentials::new("test", "test", None, None, "tests");
+        let config = SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build();
+        let [polls, calls] = clients(&options, None, &config, Duration::from_millis(100));
+        let queue_url = options.queue.clone();
+        let queue = Sqs { ingress: "sqs:n".to_owned(), options, queue_url, polls, calls };
+        let error = queue.receive().await.unwrap_err();
+        assert!(matches!(&error, SourceError::Failed { code, .. } if code == "timeout"), "{error:?}");
+    }
 }

@@ -10,7 +10,7 @@
 mod gate;
 mod pace;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future, sync::Arc, time::Duration};
 
 use futures_util::future::join;
 use tokio::time::{self, Instant};
@@ -28,6 +28,9 @@ use crate::{
 /// How long a poll may go on after a stop was asked for. While messages come, polls are short and end
 /// by themselves; the answer of one that is cut off would be hidden for its visibility timeout.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How long a batch may take after a stop was asked for before it is given back untaken. If it gets
+/// into the log all the same, it comes again as a redelivery.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after an empty poll that did not wait, as a source without long polls answers.
 const QUIET_PAUSE: Duration = Duration::from_secs(1);
 /// The first pause after a poll that failed; doubled with each further failure.
@@ -183,15 +186,20 @@ impl<S: Source> Shared<S> {
         let ingress = self.source.ingress();
         let slips: Vec<_> = batch.arrivals.iter().map(Slip::of).collect();
         metric::handed_out_again(ingress, slips.iter().filter(|it| it.receive_count > 1).count());
-        let taken = {
-            let mut taking = pin!(self.ledger.take_in(ingress, batch.arrivals));
-            tokio::select! {
-                biased;
-                taken = &mut taking => taken,
-                // Ends when nothing more can be done to keep them, and then waits for what comes.
-                () = self.keep_hidden(&slips, batch.received_at) => taking.await,
-            }
+        let give_up = async {
+            stop.cancelled().await;
+            time::sleep(STOP_PATIENCE).await;
         };
+        let taking = self.ledger.take_in(ingress, batch.arrivals);
+        let taken = tokio::select! {
+            biased;
+            taken = taking => taken,
+            () = self.keep_hidden(&slips, batch.received_at) => Vec::new(),
+            () = give_up => Vec::new(),
+        };
+        // Whatever was not waited for is given back.
+        let missing = slips.len() - taken.len();
+        let taken: Vec<_> = taken.into_iter().chain(std::iter::repeat_n(Taken::Behind, missing)).collect();
         self.tell(&slips, &taken);
         self.judge(&taken);
         let settlements: Vec<_> = slips
@@ -221,9 +229,10 @@ impl<S: Source> Shared<S> {
         }
     }
 
-    /// Keeps a batch from other receivers from half of its time on, again and again.
+    /// Keeps a batch from other receivers from half of its time on, again and again; ends when it cannot
+    /// be kept any longer, or never where nobody else could receive it.
     async fn keep_hidden(&self, slips: &[Slip], received_at: Instant) {
-        let Some(hidden_for) = self.source.hidden_for() else { return };
+        let Some(hidden_for) = self.source.hidden_for() else { return future::pending().await };
         let handles: Vec<_> = slips.iter().map(|it| it.handle.clone()).collect();
         let mut due = received_at + hidden_for / 2;
         while due + hidden_for < received_at + HIDDEN_MAX {

@@ -10,6 +10,7 @@
 )]
 
 mod harness;
+mod ingest;
 mod main_job;
 mod rebuild;
 mod store;
