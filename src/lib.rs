@@ -8,10 +8,12 @@
 //! ([`ledger`]), what runs by itself ([`worker`]), and what others call ([`http`], [`cli`]).
 //! `ARCHITECTURE.md` walks through the flows.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod http;
 pub mod id;
 pub mod ledger;
 pub mod message;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, gauge, histogram};
+use metrics::{SharedString, Unit, counter, gauge, histogram};
 
 use crate::id::Shard;
 
@@ -19,6 +19,8 @@ pub const REDELIVERED_TOTAL: &str = "notification_ledger_redelivered_total";
 pub const CONFLICTS_TOTAL: &str = "notification_ledger_conflicts_total";
 /// Inputs put into quarantine. Labels: `reason`.
 pub const QUARANTINED_TOTAL: &str = "notification_ledger_quarantined_total";
+/// Inputs refused with an answer. Labels: `ingress`, `reason`.
+pub const REJECTED_TOTAL: &str = "notification_ledger_rejected_total";
 /// How long one append transaction took.
 pub const APPEND_SECONDS: &str = "notification_ledger_append_seconds";
 /// Messages and commands in one append transaction.
@@ -53,15 +55,20 @@ pub const SQS_DELETE_FAILED_TOTAL: &str = "notification_ledger_sqs_delete_failed
 pub const SQS_RECEIVE_ERRORS_TOTAL: &str = "notification_ledger_sqs_receive_errors_total";
 /// Long polls that may run at this moment. Labels: `queue`.
 pub const SQS_POLLERS: &str = "notification_ledger_sqs_pollers";
+/// HTTP requests. Labels: `method`, `route`, `status`.
+pub const HTTP_REQUESTS_TOTAL: &str = "notification_ledger_http_requests_total";
+/// How long an HTTP request took. Labels: `method`, `route`.
+pub const HTTP_SECONDS: &str = "notification_ledger_http_seconds";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 22] = [
+pub const ALL: [(Kind, &str, Unit, &str); 25] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
     (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log, by ingress."),
     (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content, by ingress."),
     (Kind::Counter, CONFLICTS_TOTAL, Unit::Count, "Messages whose id the log already had with other content, by ingress."),
     (Kind::Counter, QUARANTINED_TOTAL, Unit::Count, "Inputs put into quarantine, by reason."),
+    (Kind::Counter, REJECTED_TOTAL, Unit::Count, "Inputs refused with an answer, by ingress and reason."),
     (Kind::Histogram, APPEND_SECONDS, Unit::Seconds, "How long one append transaction took."),
     (Kind::Counter, APPEND_ENTRIES_TOTAL, Unit::Count, "Messages and commands that went through an append transaction."),
     (Kind::Histogram, APPEND_BATCH_SIZE, Unit::Count, "Messages and commands in one append transaction."),
@@ -79,6 +86,8 @@ pub const ALL: [(Kind, &str, Unit, &str); 22] = [
     (Kind::Counter, SQS_DELETE_FAILED_TOTAL, Unit::Count, "Deletions the queue refused, by queue."),
     (Kind::Counter, SQS_RECEIVE_ERRORS_TOTAL, Unit::Count, "Polls that failed, by queue and code."),
     (Kind::Gauge, SQS_POLLERS, Unit::Count, "Long polls that may run at this moment, by queue."),
+    (Kind::Counter, HTTP_REQUESTS_TOTAL, Unit::Count, "HTTP requests, by method, route and status."),
+    (Kind::Histogram, HTTP_SECONDS, Unit::Seconds, "How long an HTTP request took, by method and route."),
 ];
 
 /// What a number can do.
@@ -180,6 +189,24 @@ pub fn deliveries_due(provider: &str, due: u64, overdue: u64) {
     for (name, count) in [(DELIVERIES_DUE, due), (DELIVERIES_OVERDUE, overdue)] {
         gauge!(name, "provider" => provider.to_owned()).set(count as f64);
     }
+}
+
+/// Age of the oldest event that a projection has not folded yet.
+pub fn projection_age(projection: &str, age: Duration) {
+    gauge!(PROJECTION_LAG_SECONDS, "projection" => projection.to_owned()).set(age.as_secs_f64());
+}
+
+/// One input refused with an answer.
+pub fn rejected(ingress: &'static str, reason: &'static str) {
+    counter!(REJECTED_TOTAL, "ingress" => ingress, "reason" => reason).increment(1);
+}
+
+/// One HTTP request. `route` is the pattern, never the path.
+pub fn answered(method: &'static str, route: &str, status: u16, took: Duration) {
+    let route: SharedString = route.to_owned().into();
+    let labels = [("method", method.into()), ("route", route.clone()), ("status", status.to_string().into())];
+    counter!(HTTP_REQUESTS_TOTAL, &labels).increment(1);
+    histogram!(HTTP_SECONDS, "method" => method, "route" => route).record(took.as_secs_f64());
 }
 
 #[cfg(test)]

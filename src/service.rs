@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, DatabaseUrl, Role, Shards},
+    config::{Config, Database, DatabaseUrl, Role, Shards},
     id,
     ledger::{
         Ledger, LedgerOptions,
@@ -50,13 +50,7 @@ pub struct Opened {
 /// Opens the database, brings its schema up to date, and makes the projections' tables.
 pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<Store> {
     let database = &config.database;
-    let options = |url: &DatabaseUrl, pooler| DbOptions {
-        url: url.expose().to_owned(),
-        pooler,
-        max_connections: database.max_connections,
-        acquire_timeout: database.acquire_timeout,
-    };
-    let direct = database.direct_url.as_ref().map(|url| options(url, false));
+    let direct = database.direct_url.as_ref().map(|url| options(database, url, false));
     let new = NewLedger {
         ledger_id: id::new_ledger_id(),
         shards: match config.log.shards {
@@ -65,7 +59,7 @@ pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<St
         },
         created_at: clock.now(),
     };
-    let options = options(&database.url, database.pooler);
+    let options = options(database, &database.url, database.pooler);
     let store = Store::create_or_open(&options, direct.as_ref(), &new)
         .await
         .with_context(|| format!("database {} cannot be used", database.url))?;
@@ -80,6 +74,22 @@ pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<St
         }
     }
     Ok(store)
+}
+
+/// Opens the database as it is, for a command that only reads.
+pub async fn open_existing(config: &Config) -> anyhow::Result<Store> {
+    let database = &config.database;
+    let store = Store::open(&options(database, &database.url, database.pooler)).await;
+    store.with_context(|| format!("database {} cannot be used", database.url))
+}
+
+fn options(database: &Database, url: &DatabaseUrl, pooler: bool) -> DbOptions {
+    DbOptions {
+        url: url.expose().to_owned(),
+        pooler,
+        max_connections: database.max_connections,
+        acquire_timeout: database.acquire_timeout,
+    }
 }
 
 /// Opens the ledger for a command that writes but does not deliver.

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "printing is what a command is for")]
 #![allow(clippy::doc_markdown, reason = "the doc comments of options are their help texts")]
 
+mod audit;
 mod bench;
 mod config;
 mod migrate;
@@ -98,6 +99,7 @@ pub enum Logs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Audit(audit::Options),
     Bench(bench::Options),
     Config(config::Options),
     Migrate(migrate::Options),
@@ -128,6 +130,7 @@ impl Cli {
 impl Command {
     async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self {
+            Self::Audit(options) => options.run(global).await,
             Self::Bench(options) => options.run(global).await,
             Self::Config(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,

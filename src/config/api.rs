@@ -1,6 +1,6 @@
 //! `[api]`: where the HTTP API listens and who may call it.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -8,7 +8,10 @@ use super::{
     problem::Problem,
     value::{at_least_one, list, millis, within},
 };
-use crate::secret::{Secret, SecretRef};
+use crate::{
+    http::auth::{Key, Keys, Scope},
+    secret::{Secret, SecretRef},
+};
 
 /// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;
@@ -44,35 +47,6 @@ pub struct ApiKey {
     /// What it opens.
     #[serde(deserialize_with = "list")]
     pub scopes: Vec<Scope>,
-}
-
-/// What a key may open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-pub enum Scope {
-    /// Post messages.
-    #[serde(rename = "messages:write")]
-    MessagesWrite,
-    /// Look at messages, deliveries and their attempts.
-    #[serde(rename = "messages:read")]
-    MessagesRead,
-    /// List inboxes and counts.
-    #[serde(rename = "inbox:read")]
-    InboxRead,
-    /// Mark as read, archive, and so on.
-    #[serde(rename = "inbox:write")]
-    InboxWrite,
-    /// List, retry and discard quarantined input.
-    #[serde(rename = "quarantine")]
-    Quarantine,
-    /// Status, rebuild, verify.
-    #[serde(rename = "projections")]
-    Projections,
-    /// Read `/metrics`.
-    #[serde(rename = "metrics")]
-    Metrics,
-    /// Everything.
-    #[serde(rename = "admin")]
-    Admin,
 }
 
 impl Api {
@@ -118,6 +92,21 @@ impl Api {
         }
         problems
     }
+
+    /// Reads every secret: the keys as the API needs them.
+    ///
+    /// # Errors
+    /// When secrets cannot be read, or could be guessed; all of them are named.
+    pub fn read_keys(&self) -> Result<Keys, Vec<Problem>> {
+        let (mut keys, mut problems) = (Vec::new(), Vec::new());
+        for (i, key) in self.keys.iter().enumerate() {
+            match key.read_secret(&format!("api.keys[{i}]")) {
+                Ok(secret) => keys.push(Key::new(&key.name, &secret, key.scopes.clone())),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(Keys::new(keys)) } else { Err(problems) }
+    }
 }
 
 impl ApiKey {
@@ -140,45 +129,6 @@ impl ApiKey {
         }
         Ok(secret)
     }
-
-    /// Whether the key opens what asks for `wanted`.
-    pub fn opens(&self, wanted: Scope) -> bool {
-        self.scopes.iter().any(|it| *it == wanted || *it == Scope::Admin)
-    }
-}
-
-impl Scope {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::MessagesWrite,
-        Self::MessagesRead,
-        Self::InboxRead,
-        Self::InboxWrite,
-        Self::Quarantine,
-        Self::Projections,
-        Self::Metrics,
-        Self::Admin,
-    ];
-
-    /// As it is written in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::MessagesWrite => "messages:write",
-            Self::MessagesRead => "messages:read",
-            Self::InboxRead => "inbox:read",
-            Self::InboxWrite => "inbox:write",
-            Self::Quarantine => "quarantine",
-            Self::Projections => "projections",
-            Self::Metrics => "metrics",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
@@ -196,26 +146,6 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_scope_is_written_as_it_is_read() {
-        for scope in Scope::ALL {
-            assert_eq!(serde_json::from_value::<Scope>(scope.as_str().into()).unwrap(), scope);
-        }
-    }
-
-    #[test]
-    fn admin_opens_everything_and_others_open_themselves() {
-        let key = |scopes: &[Scope]| ApiKey {
-            name: "a".into(),
-            secret: "env:A".parse().unwrap(),
-            scopes: scopes.to_vec(),
-        };
-        assert!(Scope::ALL.iter().all(|it| key(&[Scope::Admin]).opens(*it)));
-        assert!(key(&[Scope::InboxRead]).opens(Scope::InboxRead));
-        assert!(!key(&[Scope::InboxRead]).opens(Scope::InboxWrite));
-        assert!(!key(&[Scope::InboxRead]).opens(Scope::Admin));
-    }
 
     #[test]
     fn a_secret_that_could_be_guessed_is_refused() {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub use self::{
-    api::{Api, ApiKey, Scope},
+    api::{Api, ApiKey},
     database::{Database, DatabaseUrl, Log, Shards},
     ingest::{Ingest, Sqs},
     load::{Loaded, Sources},

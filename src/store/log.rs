@@ -183,11 +183,7 @@ impl Store {
 
     /// All events of one message, in order.
     pub async fn stream(&self, message: &MessageId) -> Result<Vec<Recorded>, StoreError> {
-        let statement = select_events()
-            .and_where(Expr::col("message_id").eq(message.as_str()))
-            .order_by("version", Order::Asc)
-            .to_owned();
-        let rows: Vec<EventRow> = self.db.all(&statement).await?;
+        let rows: Vec<EventRow> = self.db.all(&stream_of(message)).await?;
         rows.into_iter().map(EventRow::decode).collect()
     }
 
@@ -252,25 +248,8 @@ impl Store {
 
     /// How often a message came again.
     pub async fn redeliveries(&self, message: &MessageId) -> Result<Redeliveries, StoreError> {
-        #[derive(FromRow)]
-        struct Row {
-            redelivered: i64,
-            conflicting: i64,
-            last_at_us: i64,
-            last_ingress: Option<String>,
-        }
-        let statement = Query::select()
-            .columns(["redelivered", "conflicting", "last_at_us", "last_ingress"])
-            .from("message_redeliveries")
-            .and_where(Expr::col("message_id").eq(message.as_str()))
-            .to_owned();
-        let row: Option<Row> = self.db.first(&statement).await?;
-        Ok(row.map_or_else(Redeliveries::default, |row| Redeliveries {
-            redelivered: row.redelivered,
-            conflicting: row.conflicting,
-            last_at: Some(Timestamp::from_micros(row.last_at_us)),
-            last_ingress: row.last_ingress,
-        }))
+        let row: Option<AgainRow> = self.db.first(&redeliveries_of(message)).await?;
+        Ok(row.map(Redeliveries::from).unwrap_or_default())
     }
 }
 
@@ -285,6 +264,25 @@ pub struct Redeliveries {
     pub last_at: Option<Timestamp>,
     /// The door it last came in by.
     pub last_ingress: Option<String>,
+}
+
+#[derive(FromRow)]
+struct AgainRow {
+    redelivered: i64,
+    conflicting: i64,
+    last_at_us: i64,
+    last_ingress: Option<String>,
+}
+
+impl From<AgainRow> for Redeliveries {
+    fn from(row: AgainRow) -> Self {
+        Self {
+            redelivered: row.redelivered,
+            conflicting: row.conflicting,
+            last_at: Some(Timestamp::from_micros(row.last_at_us)),
+            last_ingress: row.last_ingress,
+        }
+    }
 }
 
 async fn lock_shard(tx: &mut Tx, shard: Shard) -> Result<i64, StoreError> {
@@ -479,6 +477,22 @@ fn select_events() -> SelectStatement {
     Query::select().columns(columns).from("notification_events").to_owned()
 }
 
+/// Rides on the unique key (message id, version).
+fn stream_of(message: &MessageId) -> SelectStatement {
+    select_events()
+        .and_where(Expr::col("message_id").eq(message.as_str()))
+        .order_by("version", Order::Asc)
+        .to_owned()
+}
+
+fn redeliveries_of(message: &MessageId) -> SelectStatement {
+    Query::select()
+        .columns(["redelivered", "conflicting", "last_at_us", "last_ingress"])
+        .from("message_redeliveries")
+        .and_where(Expr::col("message_id").eq(message.as_str()))
+        .to_owned()
+}
+
 /// Events of a shard after one position and, where given, up to another.
 fn range(shard: Shard, after: Position, upto: Option<Position>, limit: u64) -> SelectStatement {
     let mut statement = select_events();
@@ -512,6 +526,23 @@ pub(super) async fn read_range(
         }
     }
     Ok((events, None))
+}
+
+/// All events of one message, and the hash of its content, within a transaction.
+pub(super) async fn read_stream(
+    tx: &mut Tx,
+    message: &MessageId,
+) -> Result<(Vec<Recorded>, Option<ContentHash>), StoreError> {
+    let mut rows: Vec<EventRow> = tx.all(&stream_of(message)).await?;
+    let hash = rows.first_mut().and_then(|row| row.content_hash.take()).map(content_hash).transpose()?;
+    let events = rows.into_iter().map(EventRow::decode).collect::<Result<_, _>>()?;
+    Ok((events, hash))
+}
+
+/// How often a message came again, within a transaction.
+pub(super) async fn read_redeliveries(tx: &mut Tx, message: &MessageId) -> Result<Redeliveries, StoreError> {
+    let row: Option<AgainRow> = tx.first(&redeliveries_of(message)).await?;
+    Ok(row.map(Redeliveries::from).unwrap_or_default())
 }
 
 impl EventRow {

@@ -8,12 +8,17 @@ mod bulk;
 mod db;
 mod deliveries;
 mod error;
+mod evidence;
+pub mod inbox;
 mod log;
+mod messages;
 mod projections;
 mod quarantine;
 mod schema;
 mod scratch;
 mod slots;
+mod status;
+mod typed;
 
 use std::sync::Arc;
 
@@ -28,11 +33,14 @@ pub use baseline::{Baseline, Engine, EventRows};
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use deliveries::{Due, DueCount, Waiting};
 pub use error::StoreError;
+pub use evidence::{Evidence, Reach};
 pub use log::{Applied, Entry, Redeliveries};
+pub use messages::{MessageFilter, MessageRows};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
 pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable};
 pub use scratch::{Scratch, ScratchError};
 pub use slots::Snapshot;
+pub use status::{ProjectionStatus, ShardStatus};
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]

@@ -19,7 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["stream", "projection", "routing"],
     &["secret", "metric", "wake", "supervisor"], // doors to the process, out of the pure core's reach
     &["store", "source", "provider"],
-    &["ledger"],
+    &["ledger", "audit"],
     &["worker"],
     &["http", "telemetry"],
     &["config"], // what lies below takes what it needs, not the whole configuration

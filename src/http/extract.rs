@@ -1,0 +1,149 @@
+//! What handlers take out of a request, with refusals as problems.
+
+use std::{fmt::Display, str::FromStr};
+
+use axum::{
+    body::Bytes,
+    extract::{
+        FromRequest, FromRequestParts, Path, Query, Request,
+        rejection::{BytesRejection, FailedToBufferBody},
+    },
+    http::request::Parts,
+};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+use super::problem::{About, Kind, Problem};
+use crate::id::{Cursor, MessageId, RecipientId};
+
+/// The named parts of the path.
+#[derive(Debug)]
+pub(super) struct Segments<T>(pub(super) T);
+
+/// A message in the path.
+#[derive(Debug, Deserialize)]
+pub(super) struct MessagePath {
+    pub(super) message: MessageId,
+}
+
+/// A recipient in the path.
+#[derive(Debug, Deserialize)]
+pub(super) struct RecipientPath {
+    pub(super) recipient: RecipientId,
+}
+
+/// The query string; a name that the route does not know is refused, so that a slip is noticed.
+#[derive(Debug)]
+pub(super) struct Params<T>(pub(super) T);
+
+/// The whole body, as long as it may be.
+#[derive(Debug)]
+pub(super) struct Body(pub(super) Bytes);
+
+/// What a sender of messages says beside the body.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// `Idempotency-Key`, without the quotes that some clients write around it.
+    pub(super) idempotency_key: Option<String>,
+    /// `traceparent`.
+    pub(super) trace: Option<String>,
+}
+
+/// The `If-Position` header: the cursor that an answer must show.
+#[derive(Debug)]
+pub(super) struct IfPosition(pub(super) Option<Cursor>);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        path.map(|Path(it)| Self(it)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text).to_owned();
+            bad_request(text, "check the ids in the path, and that they are percent-encoded")
+        })
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(it)| Self(it)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned();
+            bad_request(text, "check the query string; write + as %2B")
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_))) => {
+                let detail = "the body has more bytes than api.body_limit_bytes";
+                let remedy = "shorten the texts, or send fewer messages in one request";
+                let about = About { code: Some("too_large"), ..About::default() };
+                Err(Problem::new(Kind::TooLarge, detail, remedy).about(about))
+            }
+            Err(_) => Err(bad_request("the body ended early", "send the request again")),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Beside {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let header = |name: &'static str| match parts.headers.get(name).map(|value| value.to_str()) {
+            None => Ok(None),
+            Some(Ok(text)) => Ok(Some(text.trim())),
+            Some(Err(_)) => {
+                let detail = format!("the header {name} holds other characters than ASCII");
+                Err(bad_request(detail, "write it in visible ASCII characters"))
+            }
+        };
+        let unquoted = |text: &str| {
+            let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+            inner.unwrap_or(text).to_owned()
+        };
+        Ok(Self {
+            idempotency_key: header("idempotency-key")?.map(unquoted),
+            trace: header("traceparent")?.map(ToOwned::to_owned),
+        })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IfPosition {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get("if-position") else { return Ok(Self(None)) };
+        let cursor = value.to_str().unwrap_or_default().parse::<Cursor>();
+        cursor.map(|it| Self(Some(it))).map_err(|error| {
+            bad_request(format!("the header If-Position: {error}"), "send the cursor of an answer, or none")
+        })
+    }
+}
+
+/// A value that is written as text, where it is given.
+pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr,
+    T::Err: Display,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+pub(super) fn bad_request(
+    detail: impl Into<std::borrow::Cow<'static, str>>,
+    remedy: impl Into<std::borrow::Cow<'static, str>>,
+) -> Problem {
+    Problem::new(Kind::BadRequest, detail, remedy)
+}

@@ -1,0 +1,339 @@
+//! Answers that say no: RFC 9457 problem details, each of a stable type and with a remedy.
+//!
+//! What was wrong with the caller's input is told; what is wrong inside is logged here, once, and
+//! told as little as the caller needs to decide whether to try again.
+
+use std::{borrow::Cow, error::Error};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    ledger::LedgerError,
+    message::{Rejection, RejectionCode},
+    store::StoreError,
+    stream::Refusal,
+};
+
+/// What every type begins with.
+const TYPE: &str = "urn:problem-type:notification-ledger:";
+
+/// Why a request is not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    remedy: Cow<'static, str>,
+    about: About,
+}
+
+/// The stable types; `docs/http-api.md` lists them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request itself cannot be understood: path, query, headers, or a body that is not JSON.
+    BadRequest,
+    /// No key, or an unknown one.
+    Unauthenticated,
+    /// The key does not open this.
+    Forbidden,
+    /// There is no such route.
+    UnknownRoute,
+    /// The route does not know this method.
+    UnknownMethod,
+    /// There is no such message for whoever asks.
+    UnknownMessage,
+    /// The message is not in the inbox.
+    NotInInbox,
+    /// The input is no message of the contract.
+    InvalidMessage,
+    /// The message id is taken by other content.
+    Conflict,
+    /// More bytes, or more messages, than one request may have.
+    TooLarge,
+    /// The projection has not reached the cursor in time.
+    ProjectionBehind,
+    /// The request took too long.
+    TimedOut,
+    /// The database does not answer, or the service is stopping.
+    Unavailable,
+    /// A fault of the service.
+    Internal,
+}
+
+/// What a problem is about, for machines.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The rejection's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// The path of the field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// The message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// The message's place in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// What became of the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<&'static str>,
+    /// In how many seconds to try again; also the `Retry-After` header.
+    #[serde(skip)]
+    pub retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    remedy: &'a str,
+    #[serde(flatten)]
+    about: &'a About,
+}
+
+impl Kind {
+    /// Every one.
+    pub const ALL: [Self; 14] = [
+        Self::BadRequest,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::UnknownRoute,
+        Self::UnknownMethod,
+        Self::UnknownMessage,
+        Self::NotInInbox,
+        Self::InvalidMessage,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::ProjectionBehind,
+        Self::TimedOut,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The end of its type's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::UnknownRoute => "unknown-route",
+            Self::UnknownMethod => "unknown-method",
+            Self::UnknownMessage => "unknown-message",
+            Self::NotInInbox => "not-in-inbox",
+            Self::InvalidMessage => "invalid-message",
+            Self::Conflict => "conflict",
+            Self::TooLarge => "too-large",
+            Self::ProjectionBehind => "projection-behind",
+            Self::TimedOut => "timed-out",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::BadRequest => "The request cannot be understood",
+            Self::Unauthenticated => "Who calls is not known",
+            Self::Forbidden => "The key does not open this",
+            Self::UnknownRoute => "There is no such route",
+            Self::UnknownMethod => "The route does not know this method",
+            Self::UnknownMessage => "There is no such message",
+            Self::NotInInbox => "The message is not in the inbox",
+            Self::InvalidMessage => "The input is no message",
+            Self::Conflict => "The message id is taken by other content",
+            Self::TooLarge => "The request is too large",
+            Self::ProjectionBehind => "What was asked for does not show yet",
+            Self::TimedOut => "The request took too long",
+            Self::Unavailable => "The ledger is not available",
+            Self::Internal => "The service has a fault",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::UnknownRoute | Self::UnknownMessage | Self::NotInInbox => StatusCode::NOT_FOUND,
+            Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InvalidMessage => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ProjectionBehind => StatusCode::GATEWAY_TIMEOUT,
+            Self::TimedOut | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl Problem {
+    /// A problem of this kind: what is wrong, and what the caller should do.
+    #[must_use]
+    pub fn new(
+        kind: Kind,
+        detail: impl Into<Cow<'static, str>>,
+        remedy: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (detail, remedy) = (detail.into(), remedy.into());
+        Self { kind, detail, remedy, about: About::default() }
+    }
+
+    /// The same with what it is about.
+    #[must_use]
+    pub fn about(self, about: About) -> Self {
+        Self { about, ..self }
+    }
+
+    /// The same, worth another try after so many seconds.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.about.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    /// A fault of the service; `error` is logged and not told.
+    pub fn internal(error: &dyn Error) -> Self {
+        tracing::error!(error = chain(error), "a request failed");
+        Self::fault()
+    }
+
+    /// A fault of the service that somebody else logs.
+    pub(super) fn fault() -> Self {
+        Self::new(
+            Kind::Internal,
+            "the service could not do it, and has logged why",
+            "try again later; if it stays so, look for the x-request-id of this answer in the service's log",
+        )
+    }
+
+    /// The database does not answer; `error` is logged and not told.
+    fn unavailable(error: &dyn Error) -> Self {
+        tracing::warn!(error = chain(error), "a request found the database unavailable");
+        let detail = "the database does not answer";
+        Self::new(Kind::Unavailable, detail, "send the same request again").retry_after(2)
+    }
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection { code, field, problem, remedy } = rejection;
+        let kind = match code {
+            RejectionCode::NotJson | RejectionCode::NotUtf8 => Kind::BadRequest,
+            RejectionCode::TooLarge => Kind::TooLarge,
+            _ => Kind::InvalidMessage,
+        };
+        let detail = field.as_ref().map(|field| format!("{field} {problem}"));
+        let about = About { code: Some(code.as_str()), field, result: Some("rejected"), ..About::default() };
+        Self::new(kind, detail.unwrap_or(problem), remedy).about(about)
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(error: LedgerError) -> Self {
+        match &error {
+            LedgerError::Unavailable(_) => Self::unavailable(&error),
+            LedgerError::Failed(_) => Self::internal(&error),
+            LedgerError::Stopping => {
+                let detail = "the service is stopping";
+                Self::new(Kind::Unavailable, detail, "send the same request again").retry_after(1)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        LedgerError::from(error).into()
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotInInbox => Self::new(
+                Kind::NotInInbox,
+                "the message was sent as a push only, or the recipient removed it",
+                "leave it as it is",
+            ),
+            other => Self::new(
+                Kind::UnknownMessage,
+                other.to_string(),
+                "check both ids; a message can be marked as soon as its POST was answered",
+            ),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { kind, detail, remedy, about } = &self;
+        let status = kind.status();
+        let body = Body {
+            r#type: format!("{TYPE}{}", kind.as_str()),
+            title: kind.title(),
+            status: status.as_u16(),
+            detail,
+            remedy,
+            about,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let json = HeaderValue::from_static("application/problem+json");
+        let mut response = (status, [(header::CONTENT_TYPE, json)], body).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = about.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if *kind == Kind::Unauthenticated {
+            let challenge = HeaderValue::from_static("Bearer realm=\"notification-ledger\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = Kind::ALL.iter().map(|it| it.as_str()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn the_documentation_lists_every_kind_with_its_status() {
+        let page = include_str!("../../docs/http-api.md");
+        for kind in Kind::ALL {
+            let row = format!("| `{}` | {} |", kind.as_str(), kind.status().as_u16());
+            assert!(page.contains(&row), "docs/http-api.md has no row that begins with {row}");
+        }
+    }
+}
