@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
 
 use crate::{
     clock::{Clock, SystemClock},
+    config::ConfigError,
     config::{Config, Database, DatabaseUrl, Role, Shards},
+    http::{self, App},
     id,
     ledger::{
         Ledger, LedgerOptions,
@@ -172,9 +175,36 @@ pub async fn start(
     }
     let upkeep = telemetry::upkeep(metrics.clone(), stop);
     tasks.spawn("metrics", upkeep.map(Ok::<_, BoxError>));
-    /*API*/
-    let api = None;
+    let api = if has(Role::Api) { Some(start_api(config, ledger, tasks, metrics).await?) } else { None };
     Ok(Running { api })
+}
+
+/// Opens the API's socket and answers on it.
+async fn start_api(
+    config: &Config,
+    ledger: Ledger,
+    tasks: &Tasks,
+    metrics: PrometheusHandle,
+) -> anyhow::Result<SocketAddr> {
+    let api = &config.api;
+    let keys = api.read_keys().map_err(ConfigError::Invalid)?;
+    let listener = TcpListener::bind(api.bind)
+        .await
+        .with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?;
+    let address = listener.local_addr()?;
+    if api.keys.is_empty() {
+        tracing::warn!(%address, "no API key is configured: the API answers everybody on this machine, and nobody else");
+    } else {
+        tracing::info!(%address, keys = api.keys.len(), "the API answers callers with a key");
+    }
+    let settings = http::Settings {
+        wait_for_projection: api.wait_for_projection,
+        body_limit_bytes: api.body_limit_bytes,
+        request_timeout: api.request_timeout,
+    };
+    let app = App { ledger, keys, settings, metrics: Some(metrics) };
+    tasks.spawn("api", http::serve(listener, app, tasks.stop().soft()));
+    Ok(address)
 }
 
 /// Starts the pollers of every configured queue.
