@@ -1,6 +1,6 @@
 //! Time: the one type for points in time, and the one door to the wall clock.
 //!
-//! Everything below the faces takes `now` as a parameter; only [`SystemClock`] asks the machine.
+//! Everything below the faces takes `now` as a parameter; only [`SystemClock`] asks the machine (TIME-COMES-IN).
 
 use std::{
     fmt,

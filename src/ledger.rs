@@ -1,7 +1,7 @@
 //! The product's verbs: accept, mark, claim, record. Each loads what is there, decides, appends.
 //!
 //! All of them go through one appender a shard ([`appender`]), which gathers whatever is waiting into
-//! one transaction. Nothing is answered before it is durable.
+//! one transaction. Nothing is answered before it is durable (ACK-AFTER-COMMIT).
 
 pub mod appender;
 pub mod dispatch;

@@ -1,4 +1,4 @@
-//! Secrets: where they are read, and why none of them can be printed.
+//! Secrets: where they are read, and why none of them can be printed (NO-SECRET-IN-SIGHT).
 //!
 //! Configuration never holds a secret, only a reference to one: `env:NAME` or `file:PATH`. A literal
 //! is refused, because configuration files are committed, shown by `config show` and pasted into

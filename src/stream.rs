@@ -2,7 +2,8 @@
 //!
 //! [`decide`] is where every rule about messages, inbox items and deliveries lives. It is asked under
 //! the shard's lock, with the whole stream at hand, so its answer cannot be overtaken: a worker that
-//! loses the race for a delivery gets no event and sends nothing.
+//! loses the race for a delivery gets no event and sends nothing (CLAIM-BY-APPEND). An attempt without
+//! word is unknown, not failed, and no late word leaves a final state (LOST-IS-NOT-FAILED).
 
 use std::sync::Arc;
 

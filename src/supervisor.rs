@@ -1,5 +1,5 @@
 //! Tasks and their end: the one door to `tokio::spawn`, a soft and a hard stop, and the rule that
-//! nothing dies unnoticed.
+//! nothing dies unnoticed (ONE-DOOR-TO-SPAWN).
 //!
 //! A soft stop asks: workers finish the step they are in, servers finish the answers they owe. A hard
 //! stop drops every task at its next point of rest, which is safe because the log survives a crash at

@@ -1,7 +1,7 @@
 //! What happened: every fact the log can hold, and how it is written down.
 //!
 //! Payloads hold decisions with their inputs, so that replaying the log never depends on today's
-//! configuration. [`codec`] turns them into rows and back, and lifts old versions to new ones.
+//! configuration (DECISIONS-ARE-RECORDED). [`codec`] turns them into rows and back, and lifts old versions to new ones.
 
 pub mod codec;
 mod push;

@@ -1,7 +1,7 @@
 //! Group commit: one task a shard takes everything that is waiting and appends it in one transaction.
 //!
 //! The next batch gathers while one commits, so no timer is needed: alone a message waits for nothing,
-//! in a crowd it shares the commit.
+//! in a crowd it shares the commit. The queue and the batch have an upper limit (BOUNDED).
 
 use std::{sync::Arc, time::Duration};
 

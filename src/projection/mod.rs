@@ -2,7 +2,7 @@
 //!
 //! A projection is one file here and one folder under `projections/` (tables and indexes in three
 //! dialects, example cases). It never does IO, never asks for the time, and derives its rows from
-//! events alone, so it may be thrown away and folded anew at any moment.
+//! events alone, so it may be thrown away and folded anew at any moment (FOLD-IS-PURE).
 
 pub mod batch;
 pub mod deliveries;

@@ -1,6 +1,6 @@
 //! Where pushes go: the port that every push service is behind, and what a call can come to.
 //!
-//! A provider makes exactly one call per [`Push`] and says what happened. It never retries, never
+//! A provider makes exactly one call per [`Push`] and says what happened (ONE-ATTEMPT-ONE-CALL). It never retries, never
 //! sleeps and keeps no state about deliveries: whether and when to try again is decided by
 //! [`retry`] and recorded in the log by the delivery worker.
 

@@ -2,7 +2,8 @@
 //!
 //! SQLite gets two pools, because it has one writer: every transaction that writes takes the single
 //! writing connection with `begin immediate`, and reads never wait for it. Behind a transaction
-//! pooler (`pooler`), statements are unnamed and every query runs inside an explicit transaction.
+//! pooler (`pooler`), statements are unnamed and every query runs inside an explicit transaction;
+//! nothing anywhere relies on a session (TRANSACTION-IS-ALL).
 
 use std::{str::FromStr, time::Duration};
 

@@ -2,8 +2,9 @@
 //!
 //! Appending is one transaction, the same on every database: lock the shard; read what the log has of
 //! these messages; decide; insert with explicit positions; move the head; commit. The lock is held
-//! until the commit, so positions become visible in order and without a gap: a reader needs only
-//! `position > checkpoint`.
+//! until the commit, so positions become visible in order and without a gap (GAPLESS): a reader needs
+//! only `position > checkpoint`. What is decided under it cannot be overtaken (DECIDE-UNDER-LOCK), and
+//! a message id gets its version 0 once (ONCE). Rows are only ever inserted (APPEND-ONLY).
 
 use std::{collections::HashMap, sync::Arc};
 

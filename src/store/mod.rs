@@ -1,4 +1,4 @@
-//! Where everything is kept. SQL lives here and nowhere else.
+//! Where everything is kept. SQL lives here and nowhere else (SQL-IN-STORE).
 //!
 //! The verbs are whole transactions: no pool, transaction or driver row crosses this seam. The same
 //! verbs exist on SQLite, PostgreSQL and MySQL/MariaDB and pass the same conformance suite.

@@ -2,7 +2,8 @@
 //!
 //! Every projection has two slots and a view without suffix on the live one, which is what everybody
 //! reads. A step locks the checkpoint row, reads the next events, folds, writes the changed rows and
-//! moves the checkpoint in one transaction: exactly once, by any number of processes.
+//! moves the checkpoint in one transaction (ROWS-WITH-CHECKPOINT): exactly once, by any number of
+//! processes. An event that cannot be read stops the shard there (NEVER-SKIP).
 
 use sea_query::{Expr, ExprTrait, JoinType, LockBehavior, LockType, Order, Query};
 use sqlx::FromRow;

@@ -1,7 +1,8 @@
 //! Keeps the live slots of all projections up with the log.
 //!
 //! Any number of processes may run it: a step holds the checkpoint row for as long as it folds, and
-//! whoever finds it held goes on with another shard.
+//! whoever finds it held goes on with another shard. Slots that are being rebuilt are left to the
+//! rebuild (LIVE-ONLY).
 
 use futures_util::future::join_all;
 

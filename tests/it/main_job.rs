@@ -52,7 +52,7 @@ fn config_for(database_url: &str, queue: Option<&Queue>, sink: &Sink) -> String 
     let queue = queue.map(|queue| {
         format!(
             "[[ingest.sqs]]\nname = \"notifications\"\nqueue_url = \"{}\"\nendpoint_url = \"{}\"\n\
-             region = \"us-east-1\"\nvisibility_timeout_s = 5\nwait_s = 1\n",
+             region = \"us-east-1\"\nvisibility_timeout_s = 10\nwait_s = 1\n",
             queue.url,
             variable("LEDGER_TEST_SQS_ENDPOINT"),
         )
@@ -79,7 +79,7 @@ pub(crate) fn service(config: &str) -> Service {
 async fn ten_kills(kind: Kind) {
     let db = TestDb::new(kind).await;
     let settings =
-        QueueSettings { visibility_timeout_s: 5, max_receive_count: 1000, ..QueueSettings::default() };
+        QueueSettings { visibility_timeout_s: 10, max_receive_count: 1000, ..QueueSettings::default() };
     let queue = Queue::new(settings).await;
     let sink = Sink::start().await;
     // One call in twenty fails, one in a hundred after the provider took it.
@@ -172,7 +172,7 @@ async fn two_processes_share_the_work() {
 async fn an_outage_of_the_database_loses_nothing() {
     let postgres = PrivatePostgres::start().await;
     let settings =
-        QueueSettings { visibility_timeout_s: 5, max_receive_count: 5, ..QueueSettings::default() };
+        QueueSettings { visibility_timeout_s: 10, max_receive_count: 5, ..QueueSettings::default() };
     let queue = Queue::new(settings).await;
     let sink = Sink::start().await;
     let config = config_for(&postgres.url(), Some(&queue), &sink);

@@ -10,7 +10,7 @@ use std::{
 
 use rust_text::RustText;
 
-/// The modules of the crate from the ground up. A module may use those on lower floors, and no other:
+/// The modules of the crate from the ground up (IMPORTS-POINT-DOWN). A module may use those on lower floors, and no other:
 /// not even its neighbours.
 const FLOORS: &[&[&str]] = &[
     &["clock", "id"],
@@ -164,6 +164,24 @@ fn every_configuration_key_is_documented() {
     let text = read("config.default.toml");
     toml::from_str::<toml::Table>(&text).unwrap();
     expect_none(&undocumented_keys(&text));
+}
+
+/// Invariants are named once, in ARCHITECTURE.md, and cited by name where they are kept.
+#[test]
+fn every_invariant_is_cited_where_it_is_kept() {
+    let architecture = read("ARCHITECTURE.md");
+    let (_, table) = architecture.split_once("## Invariants").unwrap();
+    let named: Vec<_> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .filter(|name| name.chars().all(|it| it.is_ascii_uppercase() || it == '-') && name.len() > 3)
+        .collect();
+    assert!(named.len() > 10, "{named:?}");
+    let paths = files_below(&root().join("src")).into_iter().map(|it| relative(&it));
+    let code: String = paths.chain(["tests/it/tidy.rs".to_owned()]).map(|path| read(&path)).collect();
+    let uncited: Vec<_> =
+        named.into_iter().filter(|name| !code.contains(name)).map(ToOwned::to_owned).collect();
+    expect_none(&uncited);
 }
 
 #[test]
