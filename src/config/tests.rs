@@ -97,7 +97,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!(config.service.roles, [Role::Ingest, Role::Project]);
     assert_eq!(config.log.shards, Shards::Fixed(8));
     assert_eq!(config.delivery.worker_name(), "7");
-    assert_eq!(config.api.keys[0].scopes, [Scope::Metrics]);
+    assert_eq!(config.api.keys[0].scopes, [Scope::Admin]);
     assert_eq!(config.providers["acme"].settings, serde_json::json!({"timeout_ms": 900}));
     assert_eq!(config.telemetry.log, "debug");
 

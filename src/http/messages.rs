@@ -70,7 +70,8 @@ struct Results<'a> {
     redelivered: usize,
     conflicts: usize,
     rejected: usize,
-    results: Vec<Outcome<'a>>,
+    #[serde(rename = "results")]
+    outcomes: Vec<Outcome<'a>>,
 }
 
 /// `{"messages": […]}` and nothing else; the messages themselves are read one by one.
@@ -153,7 +154,7 @@ async fn send_many(
     let receipts = app.ledger.accept(arrivals).await;
     let receipts = receipts.into_iter().collect::<Result<Vec<_>, _>>().map_err(unfinished)?;
     let (mut receipts, mut rejections) = (receipts.into_iter(), rejections.into_iter());
-    let mut results = Results { results: Vec::with_capacity(ids.len()), ..Results::default() };
+    let mut results = Results { outcomes: Vec::with_capacity(ids.len()), ..Results::default() };
     for id in &ids {
         match id {
             Some(id) => results.known(id, receipts.next().ok_or_else(no_answer)?),
@@ -176,11 +177,7 @@ fn unfinished(error: LedgerError) -> Problem {
 
 impl<'a> Sent<'a> {
     const fn new(message_id: &'a MessageId, receipt: Receipt) -> Self {
-        let (result, cursor) = match receipt {
-            Receipt::Appended(cursor) => ("appended", cursor),
-            Receipt::Redelivered(cursor) => ("redelivered", cursor),
-            Receipt::Conflict(cursor) => ("conflict", cursor),
-        };
+        let (result, cursor) = word_of(receipt);
         Self { message_id, result, cursor }
     }
 }
@@ -192,14 +189,14 @@ impl<'a> Results<'a> {
             Receipt::Redelivered(_) => self.redelivered += 1,
             Receipt::Conflict(_) => self.conflicts += 1,
         }
-        self.results.push(Outcome::Known(Sent::new(id, receipt)));
+        self.outcomes.push(Outcome::Known(Sent::new(id, receipt)));
     }
 
     fn rejected(&mut self, rejection: Rejection) {
         let Rejection { code, field, problem, remedy } = rejection;
         self.rejected += 1;
         let (result, code) = ("rejected", code.as_str());
-        self.results.push(Outcome::Rejected { result, code, field, problem, remedy });
+        self.outcomes.push(Outcome::Rejected { result, code, field, problem, remedy });
     }
 }
 
@@ -294,6 +291,15 @@ pub(super) async fn list(
     let messages: Vec<_> = rows.into_iter().map(Summary::from).collect();
     let next = messages.last().filter(|_| more).map(|it| it.cursor);
     Ok(Json(Listed { messages, next }))
+}
+
+/// What became of a message in one word, and its place in the log.
+pub(super) const fn word_of(receipt: Receipt) -> (&'static str, Cursor) {
+    match receipt {
+        Receipt::Appended(cursor) => ("appended", cursor),
+        Receipt::Redelivered(cursor) => ("redelivered", cursor),
+        Receipt::Conflict(cursor) => ("conflict", cursor),
+    }
 }
 
 /// A limit within its bounds.

@@ -12,6 +12,7 @@ mod observe;
 mod ops;
 pub mod problem;
 mod projections;
+mod quarantine;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -70,6 +71,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/recipients/{recipient}/inbox/read-all", post(inbox::read_all))
         .route("/v1/recipients/{recipient}/inbox/{message}/{verb}", post(inbox::mark))
         .route("/v1/projections", get(projections::status))
+        .route("/v1/quarantine", get(quarantine::list))
+        .route("/v1/quarantine/{id}", get(quarantine::show))
+        .route("/v1/quarantine/{id}/retry", post(quarantine::retry))
+        .route("/v1/quarantine/{id}/discard", post(quarantine::discard))
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))

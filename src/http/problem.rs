@@ -23,7 +23,10 @@ const TYPE: &str = "urn:problem-type:notification-ledger:";
 
 /// Why a request is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
     kind: Kind,
     detail: Cow<'static, str>,
     remedy: Cow<'static, str>,
@@ -47,6 +50,10 @@ pub enum Kind {
     UnknownMessage,
     /// The message is not in the inbox.
     NotInInbox,
+    /// There is no such input in quarantine.
+    UnknownInput,
+    /// What is to be done with the input is decided.
+    AlreadyDecided,
     /// The input is no message of the contract.
     InvalidMessage,
     /// The message id is taken by other content.
@@ -100,7 +107,7 @@ struct Body<'a> {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -108,6 +115,8 @@ impl Kind {
         Self::UnknownMethod,
         Self::UnknownMessage,
         Self::NotInInbox,
+        Self::UnknownInput,
+        Self::AlreadyDecided,
         Self::InvalidMessage,
         Self::Conflict,
         Self::TooLarge,
@@ -128,6 +137,8 @@ impl Kind {
             Self::UnknownMethod => "unknown-method",
             Self::UnknownMessage => "unknown-message",
             Self::NotInInbox => "not-in-inbox",
+            Self::UnknownInput => "unknown-input",
+            Self::AlreadyDecided => "already-decided",
             Self::InvalidMessage => "invalid-message",
             Self::Conflict => "conflict",
             Self::TooLarge => "too-large",
@@ -147,6 +158,8 @@ impl Kind {
             Self::UnknownMethod => "The route does not know this method",
             Self::UnknownMessage => "There is no such message",
             Self::NotInInbox => "The message is not in the inbox",
+            Self::UnknownInput => "There is no such input",
+            Self::AlreadyDecided => "That is decided",
             Self::InvalidMessage => "The input is no message",
             Self::Conflict => "The message id is taken by other content",
             Self::TooLarge => "The request is too large",
@@ -162,10 +175,12 @@ impl Kind {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::UnknownRoute | Self::UnknownMessage | Self::NotInInbox => StatusCode::NOT_FOUND,
+            Self::UnknownRoute | Self::UnknownMessage | Self::NotInInbox | Self::UnknownInput => {
+                StatusCode::NOT_FOUND
+            }
             Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::InvalidMessage => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Conflict => StatusCode::CONFLICT,
+            Self::Conflict | Self::AlreadyDecided => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ProjectionBehind => StatusCode::GATEWAY_TIMEOUT,
             Self::TimedOut | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -183,26 +198,34 @@ impl Problem {
         remedy: impl Into<Cow<'static, str>>,
     ) -> Self {
         let (detail, remedy) = (detail.into(), remedy.into());
-        Self { kind, detail, remedy, about: About::default() }
+        Self(Box::new(Parts { kind, detail, remedy, about: About::default() }))
+    }
+
+    /// The same as another kind.
+    #[must_use]
+    pub fn of(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
     }
 
     /// The same with what it is about.
     #[must_use]
-    pub fn about(self, about: About) -> Self {
-        Self { about, ..self }
+    pub fn about(mut self, about: About) -> Self {
+        self.0.about = about;
+        self
     }
 
     /// The same, worth another try after so many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
-        self.about.retry_after_s = Some(seconds);
+        self.0.about.retry_after_s = Some(seconds);
         self
     }
 
     /// The status of the answer.
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.kind.status()
+    pub fn status(&self) -> StatusCode {
+        self.0.kind.status()
     }
 
     /// A fault of the service; `error` is logged and not told.
@@ -291,7 +314,7 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { kind, detail, remedy, about } = &self;
+        let Parts { kind, detail, remedy, about } = &*self.0;
         let status = kind.status();
         let body = Body {
             r#type: format!("{TYPE}{}", kind.as_str()),

@@ -6,6 +6,7 @@ mod bad_input;
 mod inbox;
 mod messages;
 mod ops;
+mod quarantine;
 mod scopes;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -65,7 +66,7 @@ impl Fixture {
             store.ensure_projection(*projection, now).await.unwrap();
         }
         let clock = Arc::new(ManualClock::new(now));
-        let leases = BTreeMap::from([("acme".to_owned(), Duration::from_secs(60))]);
+        let leases = BTreeMap::from([("acme".to_owned(), Duration::from_mins(1))]);
         let routing = Routing { default_provider: Some("acme".to_owned()), leases };
         let options = LedgerOptions { batch_max: 500, routing, dispatch: None };
         let (ledger, appenders) = Ledger::new(store, clock.clone(), options);

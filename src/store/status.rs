@@ -48,7 +48,7 @@ impl Store {
     pub async fn projection_status(&self, now: Timestamp) -> Result<Vec<ProjectionStatus>, StoreError> {
         let states = self.projection_states().await?;
         let checkpoints = self.checkpoints().await?;
-        let mut status = Vec::with_capacity(states.len());
+        let mut projections = Vec::with_capacity(states.len());
         for ProjectionState { name, version, live, building, .. } in states {
             let of = |slot| {
                 let own = |it: &&Checkpoint| it.projection == name && Some(it.slot) == slot;
@@ -56,9 +56,9 @@ impl Store {
             };
             let shards = self.shard_status(of(Some(live)), now).await?;
             let building_shards = self.shard_status(of(building), now).await?;
-            status.push(ProjectionStatus { name, version, live, building, shards, building_shards });
+            projections.push(ProjectionStatus { name, version, live, building, shards, building_shards });
         }
-        Ok(status)
+        Ok(projections)
     }
 
     async fn shard_status(

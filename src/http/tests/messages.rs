@@ -75,7 +75,7 @@ async fn the_timeline_of_a_message_tells_everything_and_masks_tokens() {
     it.post("/v1/messages", push).await;
     it.post("/v1/messages", push).await;
     attempt(&it).await;
-    it.clock.advance(std::time::Duration::from_secs(60));
+    it.clock.advance(std::time::Duration::from_mins(1));
     it.post("/v1/recipients/user-1/inbox/m-1/read", "").await;
     it.project().await;
 
@@ -92,7 +92,7 @@ async fn attempt(it: &Fixture) {
     let crate::event::Event::PushPlanned(plan) = &rows.events[1].body else { panic!("not planned") };
     let delivery_id = plan.deliveries[0].delivery_id;
     let now = it.ledger.now();
-    let lease_until = now.plus(std::time::Duration::from_secs(60));
+    let lease_until = now.plus(std::time::Duration::from_mins(1));
     let result = AttemptResult::Accepted { provider_message_id: Some("p-1".to_owned()), status: Some(202) };
     for command in [
         Command::StartAttempt { delivery_id, claim: Claim { worker: "w-1".to_owned(), lease_until } },
@@ -112,7 +112,7 @@ async fn the_messages_of_a_recipient_come_newest_first_in_parts_and_between_time
     let it = Fixture::new().await;
     for id in ["m-1", "m-2", "m-3"] {
         it.send(id).await;
-        it.clock.advance(std::time::Duration::from_secs(60));
+        it.clock.advance(std::time::Duration::from_mins(1));
     }
     it.project().await;
     let path = "/v1/recipients/user-1/messages";
