@@ -39,7 +39,7 @@ pub struct Engine {
 }
 
 /// Rows of the log, ready to be inserted elsewhere.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct EventRows(Vec<Vec<Cell>>);
 
 #[derive(FromRow)]

@@ -21,7 +21,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    id::{Cursor, Shard},
+    id::Cursor,
     store::{Dialect, EventRows},
 };
 
@@ -69,17 +69,13 @@ impl Options {
             raw.push(per_second(self.messages, raw_took));
         }
         bar.finish_and_clear();
-        let shards = stage.store.identity().shards;
         let (how, target) = match stage.baseline.dialect() {
-            Dialect::Postgres => ("UNNEST inserts of 500 rows", Some(Target::Ratio(0.7))),
-            Dialect::Sqlite => ("VALUES inserts of 500 rows", Some(Target::Ratio(0.6))),
-            Dialect::MySql => ("VALUES inserts of 500 rows", None),
+            Dialect::Postgres => ("UNNEST inserts", Some(Target::Ratio(0.7))),
+            Dialect::Sqlite => ("VALUES inserts", Some(Target::Ratio(0.6))),
+            Dialect::MySql => ("VALUES inserts", None),
         };
-        let connections = match stage.baseline.dialect() {
-            Dialect::Sqlite => "the one writing connection".to_owned(),
-            _ => format!("{shards} connections"),
-        };
-        let what = format!("the same rows by plain {how}, a commit each, over {connections}");
+        let over = connections(stage);
+        let what = format!("the same rows by plain {how} of {BATCH} rows, a commit each, over {over}");
         let raw = Some(Raw { what, rounds: raw });
         let what = format!("append, batches of {BATCH}");
         Ok(vec![Figure { what, unit: Unit::PerSecond, ours, raw, target }])
@@ -93,7 +89,7 @@ async fn round(stage: &Stage, load: &mut Load, count: u64) -> anyhow::Result<(Du
     let start = Instant::now();
     load::append(stage, batches).await?;
     let ours = start.elapsed();
-    let (rows, found) = read_back(stage, &before).await?;
+    let (rows, found) = ReadBack::after(before).next(stage, usize::MAX).await?;
     ensure!(found == count, "{count} messages became {found} rows");
     let start = Instant::now();
     let inserted = insert(stage, rows).await?;
@@ -102,28 +98,53 @@ async fn round(stage: &Stage, load: &mut Load, count: u64) -> anyhow::Result<(Du
     Ok((ours, raw))
 }
 
-/// What was appended since, in batches as it was appended.
-async fn read_back(stage: &Stage, before: &[Cursor]) -> anyhow::Result<(Vec<(Shard, Vec<EventRows>)>, u64)> {
-    let (mut shards, mut found) = (Vec::new(), 0);
-    for cursor in before {
-        let (mut after, mut batches) = (cursor.position, Vec::new());
-        loop {
-            let rows = stage.baseline.event_rows(cursor.shard, after, BATCH as u64).await?;
-            if rows.is_empty() {
-                break;
-            }
-            found += rows.len() as u64;
-            after.0 += i64::try_from(rows.len())?;
-            batches.push(rows);
-        }
-        shards.push((cursor.shard, batches));
+/// Reads what was appended, in batches as it was appended.
+#[derive(Debug)]
+pub(super) struct ReadBack(Vec<Cursor>);
+
+impl ReadBack {
+    /// What follows these places.
+    pub(super) const fn after(places: Vec<Cursor>) -> Self {
+        Self(places)
     }
-    Ok((shards, found))
+
+    /// The next batches, so many of each shard at the most, and how many rows that are.
+    pub(super) async fn next(
+        &mut self,
+        stage: &Stage,
+        batches_max: usize,
+    ) -> anyhow::Result<(Vec<Vec<EventRows>>, u64)> {
+        let (mut shards, mut found) = (Vec::new(), 0);
+        for place in &mut self.0 {
+            let mut batches = Vec::new();
+            while batches.len() < batches_max {
+                let rows = stage.baseline.event_rows(place.shard, place.position, BATCH as u64).await?;
+                if rows.is_empty() {
+                    break;
+                }
+                found += rows.len() as u64;
+                place.position.0 += i64::try_from(rows.len())?;
+                batches.push(rows);
+            }
+            shards.push(batches);
+        }
+        Ok((shards, found))
+    }
 }
 
-async fn insert(stage: &Stage, shards: Vec<(Shard, Vec<EventRows>)>) -> anyhow::Result<u64> {
+/// How many connections the raw side has, in words.
+pub(super) fn connections(stage: &Stage) -> String {
+    match (stage.baseline.dialect(), stage.store.identity().shards) {
+        (Dialect::Sqlite, _) => "the one writing connection".to_owned(),
+        (_, 1) => "1 connection".to_owned(),
+        (_, shards) => format!("{shards} connections"),
+    }
+}
+
+/// Inserts every shard's batches, one after the other in a shard, all shards at once.
+pub(super) async fn insert(stage: &Stage, shards: Vec<Vec<EventRows>>) -> anyhow::Result<u64> {
     let mut tasks = JoinSet::new();
-    for (_, batches) in shards {
+    for batches in shards {
         let baseline = stage.baseline.clone();
         tasks.spawn(async move {
             let mut inserted = 0;

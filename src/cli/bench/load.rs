@@ -28,6 +28,8 @@ use crate::{
 pub(super) const BATCH: usize = 500;
 /// Messages that are held in memory at a time.
 pub(super) const SEGMENT: u64 = 50_000;
+/// Ids that are remembered, evenly out of all.
+const REMEMBERED: usize = 4_096;
 /// What the log says of where they came from.
 const INGRESS: &str = "bench";
 
@@ -47,6 +49,8 @@ pub(super) struct Load {
     clock: Arc<dyn Clock>,
     kind: Kind,
     recipients: u64,
+    made: usize,
+    remembered: Vec<MessageId>,
 }
 
 /// One shard's entries in batches that become one transaction each.
@@ -55,7 +59,20 @@ pub(super) type Batches = Vec<Vec<Entry>>;
 impl Load {
     /// Messages of this kind to so many recipients.
     pub(super) fn new(clock: Arc<dyn Clock>, kind: Kind, recipients: u64) -> Self {
-        Self { random: fastrand::Rng::with_seed(7), clock, kind, recipients: recipients.max(1) }
+        let random = fastrand::Rng::with_seed(7);
+        Self { random, clock, kind, recipients: recipients.max(1), made: 0, remembered: Vec::new() }
+    }
+
+    /// With numbers of their own, where several work side by side.
+    pub(super) fn with_seed(mut self, seed: u64) -> Self {
+        self.random.seed(seed);
+        self
+    }
+
+    /// The id of any message made so far.
+    pub(super) fn any_made(&mut self) -> Option<MessageId> {
+        let at = self.random.usize(0..self.remembered.len().max(1));
+        self.remembered.get(at).cloned()
     }
 
     /// Any recipient's id.
@@ -85,7 +102,21 @@ impl Load {
             "source": "bench",
             "occurredAt": now,
         });
+        self.remember(&id);
         (id, body.to_string().into_bytes())
+    }
+
+    /// Keeps an even choice of all ids in bounded space.
+    fn remember(&mut self, id: &MessageId) {
+        self.made += 1;
+        if self.remembered.len() < REMEMBERED {
+            self.remembered.push(id.clone());
+            return;
+        }
+        let at = self.random.usize(0..self.made);
+        if let Some(place) = self.remembered.get_mut(at) {
+            *place = id.clone();
+        }
     }
 
     /// A message as the ledger understands it.
@@ -216,6 +247,16 @@ mod tests {
             assert_eq!(parsed.message.notification_type.inbox, kind == Kind::Inbox);
             assert!(parsed.message.expires_at.is_none(), "the bare inbox has none either");
         }
+    }
+
+    #[test]
+    fn ids_are_remembered_evenly_and_in_bounded_space() {
+        let mut load = Load::new(Arc::new(SystemClock), Kind::Inbox, 10);
+        assert_eq!(load.any_made(), None);
+        let ids: Vec<_> = (0..REMEMBERED * 3).map(|_| load.body("user-1").0).collect();
+        assert_eq!(load.remembered.len(), REMEMBERED);
+        let late = load.remembered.iter().filter(|id| ids[REMEMBERED * 2..].contains(id)).count();
+        assert!((REMEMBERED / 4..REMEMBERED / 2).contains(&late), "{late} of the last third");
     }
 
     #[test]

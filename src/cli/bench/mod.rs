@@ -6,10 +6,17 @@
 //! also after Ctrl-C.
 
 mod append;
+mod backfill;
+mod deliver;
+mod http1;
+mod inbox;
+mod ingest;
 mod load;
 mod project;
 mod report;
 mod samples;
+mod served;
+mod sink;
 mod stage;
 
 use anyhow::bail;
@@ -44,7 +51,10 @@ pub(super) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     Append(append::Options),
+    Ingest(ingest::Options),
     Project(project::Options),
+    Deliver(deliver::Options),
+    Inbox(inbox::Options),
 }
 
 /// What all benchmarks understand.
@@ -92,28 +102,40 @@ impl Command {
     const fn run(&self) -> &Run {
         match self {
             Self::Append(it) => &it.run,
+            Self::Ingest(it) => &it.run,
             Self::Project(it) => &it.run,
+            Self::Deliver(it) => &it.run,
+            Self::Inbox(it) => &it.run,
         }
     }
 
     const fn name(&self) -> &'static str {
         match self {
             Self::Append(_) => "append",
+            Self::Ingest(_) => "ingest",
             Self::Project(_) => "project",
+            Self::Deliver(_) => "deliver",
+            Self::Inbox(_) => "inbox",
         }
     }
 
     fn setup(&self, stage: &Stage) -> Vec<(&'static str, String)> {
         match self {
             Self::Append(it) => it.setup(stage),
+            Self::Ingest(it) => it.setup(stage),
             Self::Project(it) => it.setup(stage),
+            Self::Deliver(it) => it.setup(stage),
+            Self::Inbox(it) => it.setup(stage),
         }
     }
 
     async fn measure(&self, stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         match self {
             Self::Append(it) => it.measure(stage).await,
+            Self::Ingest(it) => it.measure(stage).await,
             Self::Project(it) => it.measure(stage).await,
+            Self::Deliver(it) => it.measure(stage).await,
+            Self::Inbox(it) => it.measure(stage).await,
         }
     }
 }

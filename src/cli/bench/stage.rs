@@ -14,6 +14,7 @@ use super::samples::{Samples, millis};
 use crate::{
     clock::{Clock, SystemClock},
     config::{Config, Loaded, Shards},
+    projection,
     store::{Baseline, DbOptions, Engine, NewLedger, Scratch, Store},
 };
 
@@ -90,6 +91,25 @@ impl Stage {
         let engine = Baseline::new(&store).engine().await?;
         let sync_ms = scratch.folder().map(time_sync).transpose()?;
         Ok((store, engine, sync_ms))
+    }
+
+    /// Where the database is.
+    pub(super) fn url(&self) -> &str {
+        self.scratch.url()
+    }
+
+    /// Makes the tables of all projections.
+    pub(super) async fn make_projections(&self) -> anyhow::Result<()> {
+        for projection in projection::ALL {
+            self.store.ensure_projection(*projection, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// How many events the log holds.
+    pub(super) async fn events(&self) -> anyhow::Result<u64> {
+        let heads = self.store.heads().await?;
+        Ok(heads.iter().map(|it| u64::try_from(it.position.0).unwrap_or(0)).sum())
     }
 
     /// Removes the scratch database.
