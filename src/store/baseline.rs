@@ -281,11 +281,11 @@ impl Baseline {
         })
     }
 
-    /// Lets the database look at its tables, as it does by itself after a while.
+    /// Lets the database look at its tables where it does so by itself after a while.
     pub async fn analyze(&self) -> Result<(), StoreError> {
         match self.db.dialect() {
-            Dialect::Sqlite | Dialect::Postgres => self.script("analyze".to_owned()).await,
-            Dialect::MySql => Ok(()),
+            Dialect::Postgres => self.script("analyze".to_owned()).await,
+            Dialect::Sqlite | Dialect::MySql => Ok(()),
         }
     }
 

@@ -27,7 +27,8 @@ use self::{
     report::{Figure, Machine, Report},
     stage::Stage,
 };
-use super::{Exit, Global, Logs, Output, print};
+use super::{Exit, Global, Output, print};
+use crate::telemetry;
 
 /// Measure this build beside the bare database or a bare client, in the same run
 ///
@@ -74,7 +75,11 @@ struct Run {
 
 impl Options {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let loaded = global.start(Logs::Command)?;
+        let loaded = global.load()?;
+        let telemetry = &loaded.config.telemetry;
+        // Slow statements and the like are what is measured here, and no news.
+        let quiet = loaded.origin("telemetry.log").is_none();
+        telemetry::start_logs(if quiet { "error" } else { &telemetry.log }, telemetry.format)?;
         // Listening begins before there is anything to clean up.
         let mut stopped = std::pin::pin!(stopped()?);
         let run = self.command.run().clone();
