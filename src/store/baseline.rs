@@ -324,15 +324,21 @@ cross join lateral json_to_record(e.payload::json -> 'message') as m (
        title text, body text, category text, link text, \"imageUrl\" text, data json, locale text, source text)
 where e.type = 'message.received'";
 
+/// The data comes with other white space than ours, which is all the difference. The texts' character set
+/// has to be named: the server's own need not be able to hold them.
 const FILL_INBOX_MYSQL: &str = "\
 select e.message_id, e.recipient_id, e.shard, e.position, m.title, m.body, m.category,
        m.link, m.image_url, json_extract(e.payload, '$.message.data'), m.locale, m.source,
        e.occurred_at_us, e.recorded_at_us, e.position
 from notification_events e
 join json_table(e.payload, '$.message' columns (
-       title mediumtext path '$.title', body mediumtext path '$.body', category varchar(128) path '$.category',
-       link mediumtext path '$.link', image_url mediumtext path '$.imageUrl', locale mediumtext path '$.locale',
-       source mediumtext path '$.source')) as m
+       title     mediumtext   character set utf8mb4 path '$.title',
+       body      mediumtext   character set utf8mb4 path '$.body',
+       category  varchar(128) character set utf8mb4 path '$.category',
+       link      mediumtext   character set utf8mb4 path '$.link',
+       image_url mediumtext   character set utf8mb4 path '$.imageUrl',
+       locale    mediumtext   character set utf8mb4 path '$.locale',
+       source    mediumtext   character set utf8mb4 path '$.source')) as m
 where e.type = 'message.received'";
 
 /// A single row as `PostgreSQL` likes it best.
