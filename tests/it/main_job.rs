@@ -27,9 +27,9 @@ use crate::support::{
 /// Messages that the producer sends.
 const MESSAGES: usize = 10_000;
 /// How long anything may take in the end.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_mins(10);
 /// How long the database is away.
-const OUTAGE: Duration = Duration::from_secs(60);
+const OUTAGE: Duration = Duration::from_mins(1);
 /// Times that the service is killed.
 const KILLS: u32 = 10;
 
@@ -109,10 +109,10 @@ async fn ten_kills(kind: Kind) {
         service.kill().await;
     }
     service.start().await;
-    let produced = producer.wait_with_output().await.unwrap();
-    assert!(produced.status.success(), "seed {seed}");
+    let printed = producer.wait_with_output().await.unwrap();
+    assert!(printed.status.success(), "seed {seed}");
     let changed: Vec<String> =
-        String::from_utf8(produced.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
+        String::from_utf8(printed.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
     assert!(!changed.is_empty());
 
     eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
@@ -241,7 +241,7 @@ fn prove(log: &[Recorded], messages: usize, changed: &[String], calls: &[Call]) 
     expected.sort();
     assert_eq!(conflicts, expected, "each conflict is recorded once");
 
-    let called: HashSet<(DeliveryId, u64)> = calls.iter().map(|call| key(call)).collect();
+    let called: HashSet<(DeliveryId, u64)> = calls.iter().map(key).collect();
     assert_eq!(called.len(), calls.len(), "no attempt was called twice");
     let mut started = HashSet::new();
     let mut accepted: HashMap<DeliveryId, usize> = HashMap::new();

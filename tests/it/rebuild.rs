@@ -7,6 +7,7 @@ use std::sync::{
 
 use notification_ledger::{
     clock::SystemClock,
+    event::Metadata,
     id::{MessageId, RecipientId},
     ledger::Ledger,
     projection::{self, ALL, Value},
@@ -41,7 +42,7 @@ async fn keep_busy(ledger: Ledger, stop: &AtomicBool) {
         let recipient = format!("user-{}", round % 7);
         ledger.accept(vec![incoming(&id, &recipient, json!({}))]).await.remove(0).unwrap();
         let mark = (MessageId::new(&id).unwrap(), Mark::Read);
-        ledger.mark(&RecipientId::new(&recipient).unwrap(), vec![mark], &Default::default()).await;
+        ledger.mark(&RecipientId::new(&recipient).unwrap(), vec![mark], &Metadata::default()).await;
         projector.tick().await.unwrap();
         if stop.load(Ordering::SeqCst) {
             return;
