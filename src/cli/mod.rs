@@ -9,9 +9,12 @@
 mod audit;
 mod bench;
 mod config;
+mod ingest;
 mod migrate;
 mod projections;
+mod quarantine;
 mod serve;
+mod writing;
 
 use std::{
     fmt::Display,
@@ -102,8 +105,10 @@ enum Command {
     Audit(audit::Options),
     Bench(bench::Options),
     Config(config::Options),
+    Ingest(ingest::Options),
     Migrate(migrate::Options),
     Projections(projections::Options),
+    Quarantine(quarantine::Options),
     Serve(serve::Options),
 }
 
@@ -133,8 +138,10 @@ impl Command {
             Self::Audit(options) => options.run(global).await,
             Self::Bench(options) => options.run(global).await,
             Self::Config(options) => options.run(global).await,
+            Self::Ingest(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
             Self::Projections(options) => options.run(global).await,
+            Self::Quarantine(options) => options.run(global).await,
             Self::Serve(options) => options.run(global).await,
         }
     }

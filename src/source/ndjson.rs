@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt},
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
     sync::Mutex,
 };
 
@@ -22,6 +22,8 @@ use crate::{event::Metadata, store::KEPT_BYTES_MAX};
 
 /// Bytes of a batch, beside its number of lines.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes read ahead.
+const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Lines of a file or stream.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub struct Ndjson<R> {
 
 #[derive(Debug)]
 struct Lines<R> {
-    input: R,
+    input: BufReader<R>,
     number: u64,
     bytes_read: Arc<AtomicU64>,
 }
@@ -47,10 +49,11 @@ struct Line {
     size: u64,
 }
 
-impl<R> Ndjson<R> {
+impl<R: AsyncRead> Ndjson<R> {
     /// The lines of `input`, which is known as `name`, in batches of up to `batch_max`.
     #[must_use]
     pub fn new(name: &str, input: R, batch_max: usize) -> Self {
+        let input = BufReader::with_capacity(BUFFER_BYTES, input);
         let bytes_read = Arc::<AtomicU64>::default();
         let lines = Mutex::new(Lines { input, number: 0, bytes_read: Arc::clone(&bytes_read) });
         Self { ingress: format!("ndjson:{name}"), batch_max, lines, bytes_read }
@@ -75,7 +78,7 @@ impl<R> Ndjson<R> {
     }
 }
 
-impl<R: AsyncBufRead + Unpin + Send + std::fmt::Debug + 'static> Source for Ndjson<R> {
+impl<R: AsyncRead + Unpin + Send + std::fmt::Debug + 'static> Source for Ndjson<R> {
     fn ingress(&self) -> &str {
         &self.ingress
     }
@@ -98,6 +101,10 @@ impl<R: AsyncBufRead + Unpin + Send + std::fmt::Debug + 'static> Source for Ndjs
             }
             bytes += line.kept.len();
             batch.push(self.arrival(line));
+            if lines.input.buffer().is_empty() {
+                // Whoever writes into the pipe may take a while to write more.
+                break;
+            }
         }
         Ok(batch)
     }
@@ -107,7 +114,7 @@ impl<R: AsyncBufRead + Unpin + Send + std::fmt::Debug + 'static> Source for Ndjs
     async fn settle(&self, _: Vec<(Handle, Settlement)>) {}
 }
 
-impl<R: AsyncBufRead + Unpin> Lines<R> {
+impl<R: AsyncRead + Unpin> Lines<R> {
     async fn next(&mut self) -> std::io::Result<Option<Line>> {
         let mut line = Line { number: self.number + 1, kept: Vec::new(), size: 0 };
         loop {
@@ -148,7 +155,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::BufReader;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -199,5 +206,15 @@ mod tests {
         let source = Ndjson::new("long", input, 500);
         assert_eq!(source.receive().await.unwrap().len(), 8);
         assert_eq!(source.receive().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn lines_are_handed_out_before_the_next_is_written() {
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let source = Ndjson::new("stdin", reader, 500);
+        writer.write_all(b"1\n2\n").await.unwrap();
+        assert_eq!(source.receive().await.unwrap().len(), 2);
+        writer.write_all(b"3\n").await.unwrap();
+        assert_eq!(source.receive().await.unwrap().len(), 1);
     }
 }
