@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{event::Metadata, message::Outside};
 
+/// Most bytes of an arrival that are kept: what is longer cannot be a message, and goes into quarantine
+/// with its beginning and its size.
+pub const KEPT_BYTES_MAX: usize = 1024 * 1024;
 /// What the queue's own message id is called where it stands in for a message id.
 const WEAK_KIND: &str = "sqs";
 /// The attributes that hold a strong id, the first one found counting.

@@ -17,8 +17,8 @@ use tokio::{
     sync::Mutex,
 };
 
-use super::{Arrival, Beside, Handle, Settlement, Source, SourceError};
-use crate::{event::Metadata, store::KEPT_BYTES_MAX};
+use super::{Arrival, Beside, Handle, KEPT_BYTES_MAX, Settlement, Source, SourceError};
+use crate::event::Metadata;
 
 /// Bytes of a batch, beside its number of lines.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -37,7 +37,7 @@ pub use evidence::{Evidence, Reach};
 pub use log::{Applied, Entry, Redeliveries};
 pub use messages::{MessageFilter, MessageRows};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
-pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, KEPT_BYTES_MAX, Unreadable};
+pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, Unreadable};
 pub use scratch::{Scratch, ScratchError};
 pub use slots::Snapshot;
 pub use status::{ProjectionStatus, ShardStatus};

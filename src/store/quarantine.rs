@@ -10,9 +10,6 @@ use sqlx::FromRow;
 use super::{Mode, Store, StoreError};
 use crate::{clock::Timestamp, id::QuarantineId};
 
-/// Most bytes of a body that are kept.
-pub const KEPT_BYTES_MAX: usize = 1024 * 1024;
-
 /// Input to hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
@@ -22,7 +19,7 @@ pub struct Unreadable {
     pub code: String,
     /// What is wrong and what the producer should do.
     pub reason: String,
-    /// The input itself, or its beginning where it is longer than [`KEPT_BYTES_MAX`].
+    /// The input itself, or its beginning where its source keeps no more.
     pub body: Vec<u8>,
     /// How many bytes the input had.
     pub size: u64,

@@ -21,11 +21,11 @@ use notification_ledger::{
     },
     routing::Routing,
     source::{
-        Arrival, Beside, Handle, Source, SourceError,
+        Arrival, Beside, Handle, KEPT_BYTES_MAX, Source, SourceError,
         ndjson::Ndjson,
         sqs::{Sqs, SqsOptions},
     },
-    store::{DbOptions, Decided, Decision, HeldState, KEPT_BYTES_MAX, Mode, NewLedger, Store, Unreadable},
+    store::{DbOptions, Decided, Decision, HeldState, Mode, NewLedger, Store, Unreadable},
     worker::ingest::pollers,
 };
 use serde_json::json;

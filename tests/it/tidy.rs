@@ -13,7 +13,8 @@ use rust_text::RustText;
 /// The modules of the crate from the ground up (IMPORTS-POINT-DOWN). A module may use those on lower floors, and no other:
 /// not even its neighbours.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "id"],
+    &["clock"],
+    &["id"],
     &["message"],
     &["event"],
     &["stream", "projection", "routing"],

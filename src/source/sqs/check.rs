@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::Value;
 
-use crate::store::KEPT_BYTES_MAX;
+use crate::source::KEPT_BYTES_MAX;
 
 /// Receives after which a message moves to the dead-letter queue, at the least: a crash at a bad
 /// moment costs one, a restart of the database another.
