@@ -11,10 +11,12 @@
 
 mod backfill;
 mod bench;
+mod audit;
 mod deliver;
 mod harness;
 mod ingest;
 mod main_job;
+mod reads;
 mod rebuild;
 mod store;
 mod support;
