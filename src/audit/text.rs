@@ -127,7 +127,7 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
     let now = event.recorded_at;
     let way = |provider: &str, id: DeliveryId| format!("{} → {}", clean(provider), target(audit, id));
     let (what, detail) = match &event.body {
-        Event::MessageReceived(_) => ("received", received(&event.metadata, event.occurred_at, now)),
+        Event::MessageReceived(_) => ("received", received(&event.metadata, audit.message.occurred_at, now)),
         Event::MessageConflicted(it) => {
             let hash: String = format!("{:?}", it.content_hash).chars().take(16).collect();
             ("conflict", format!("the same id with other content, sha256 {hash}…"))
@@ -216,15 +216,13 @@ const fn reason(reason: SuppressReason) -> &'static str {
     }
 }
 
-fn received(how: &Metadata, occurred_at: Timestamp, recorded_at: Timestamp) -> String {
+fn received(how: &Metadata, occurred_at: Option<Timestamp>, recorded_at: Timestamp) -> String {
     let mut parts = vec![how.ingress.as_deref().map_or_else(|| "unknown door".to_owned(), clean)];
     parts.extend(how.envelope.as_ref().map(|it| format!("in {} envelope", clean(it))));
     parts.extend(how.queue_message_id.as_ref().map(|it| format!("queue id {}", clean(it))));
     parts.extend(how.receive_count.map(|it| format!("receive {it}")));
     parts.extend(how.sent_at.map(|at| format!("sent {}", near(at, recorded_at))));
-    if occurred_at != recorded_at {
-        parts.push(format!("happened {}", near(occurred_at, recorded_at)));
-    }
+    parts.extend(occurred_at.map(|at| format!("happened {}", near(at, recorded_at))));
     parts.extend(how.weak_id.as_ref().map(|it| format!("under a weak id ({})", clean(it))));
     if !how.unknown_fields.is_empty() {
         parts.push(format!("unknown fields {}", cut(&how.unknown_fields.join(" "), LINE_MAX)));

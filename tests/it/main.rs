@@ -9,9 +9,9 @@
     reason = "a test panics, prints, reads the clock and the environment, and starts tasks as it likes"
 )]
 
+mod audit;
 mod backfill;
 mod bench;
-mod audit;
 mod deliver;
 mod harness;
 mod ingest;

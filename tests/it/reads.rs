@@ -19,7 +19,7 @@ use notification_ledger::{
 use serde_json::json;
 
 use crate::support::{
-    database::{TestDb, for_each_database},
+    database::for_each_database,
     ledger::{TestLedger, incoming, manual_clock, open_store, project_all},
 };
 
