@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Lines that go into the ledger together.
-const BATCH_MAX: usize = 500;
+pub(super) const BATCH_MAX: usize = 500;
 /// Batches on their way at once; with the bound on a batch's bytes this bounds memory.
 const BATCHES_IN_FLIGHT: usize = 4;
 /// How many reasons the summary shows.
@@ -51,9 +51,10 @@ pub(super) struct Options {
 
 /// What became of the lines.
 #[derive(Debug, Default)]
-struct Summary {
+pub(super) struct Summary {
     lines: u64,
-    appended: u64,
+    /// Messages that are new in the log.
+    pub(super) appended: u64,
     redelivered: u64,
     conflicts: u64,
     quarantined: u64,
@@ -61,8 +62,9 @@ struct Summary {
     /// The first line that could not be taken, and why.
     failed: Option<(String, LedgerError)>,
     /// Whether the end of the input was reached.
-    finished: bool,
-    took: Duration,
+    pub(super) finished: bool,
+    /// From the first line to the last.
+    pub(super) took: Duration,
 }
 
 impl Options {
@@ -86,9 +88,10 @@ impl Options {
     }
 }
 
-type Input = Box<dyn Reader>;
+/// What lines are read from.
+pub(super) type Input = Box<dyn Reader>;
 
-trait Reader: AsyncRead + Unpin + Send + fmt::Debug {}
+pub(super) trait Reader: AsyncRead + Unpin + Send + fmt::Debug {}
 
 impl<T: AsyncRead + Unpin + Send + fmt::Debug> Reader for T {}
 
@@ -109,7 +112,7 @@ async fn file_size(file: &Path) -> Option<u64> {
 }
 
 /// Reads to the end, or until a stop is asked for or something cannot be written.
-async fn read(
+pub(super) async fn read(
     source: Ndjson<Input>,
     ledger: Ledger,
     stop: Stop,
@@ -239,7 +242,7 @@ impl fmt::Display for Summary {
 
 /// Progress: a bar on a terminal, a line now and then elsewhere, nothing with `--json`.
 #[derive(Debug)]
-struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
     size: Option<u64>,
     plain: bool,
@@ -248,6 +251,11 @@ struct Progress {
 }
 
 impl Progress {
+    /// Shows nothing.
+    pub(super) fn hidden() -> Self {
+        Self::new(None, Output { json: true })
+    }
+
     fn new(size: Option<u64>, output: Output) -> Self {
         let terminal = std::io::stderr().is_terminal() && !output.json;
         let bar = match size {

@@ -1,21 +1,22 @@
 //! `bench ingest --file`: lines of a file into the log, beside plain inserts of the same rows.
 //!
-//! The reader, the parser and the appenders are those of `ingest`; only the file is made up. What the
-//! process takes of memory is looked at early and at the end: it must not grow with the file.
+//! Ours is what `ingest` does; only the file is made up. What the process takes of memory is looked at
+//! early and at the end: it must not grow with the file.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{bail, ensure};
-use futures_util::{TryStreamExt, stream};
+use anyhow::ensure;
 use tokio::{
     fs::File,
-    io::{AsyncWriteExt, BufReader, BufWriter},
+    io::{AsyncWriteExt, BufWriter},
     task::JoinSet,
+    time,
 };
 
 use super::{
@@ -26,15 +27,17 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    ledger::{Ledger, LedgerOptions, Receipt, intake::Taken},
+    cli::ingest::{self, Input, Progress},
+    ledger::{Ledger, LedgerOptions},
     routing::Routing,
-    source::{Source, ndjson::Ndjson},
+    source::ndjson::Ndjson,
+    supervisor::Stop,
 };
 
 /// Batches of each shard that the raw side holds in memory.
 const BATCHES: usize = 50;
-/// Batches that are on their way at a time.
-const IN_FLIGHT: usize = 8;
+/// How often to look how far the file is read.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Reads a file of so many lines in every round.
 pub(super) async fn measure(stage: &Stage, lines: u64, rounds: u32) -> anyhow::Result<Vec<Figure>> {
@@ -125,31 +128,23 @@ async fn read(stage: &Stage, path: &Path, lines: u64) -> anyhow::Result<Read> {
     for appender in appenders {
         running.spawn(appender.run());
     }
-    let start = Instant::now();
-    let source = Ndjson::new("bench", BufReader::new(File::open(path).await?), BATCH);
-    let (source, ledger) = (&source, &ledger);
-    let batches = stream::try_unfold((), |()| async move {
-        let batch = source.receive().await?;
-        anyhow::Ok((!batch.is_empty()).then_some((batch, ())))
-    });
-    let mut taking = std::pin::pin!(
-        batches
-            .map_ok(|batch| async move { Ok(ledger.take_in(source.ingress(), batch).await) })
-            .try_buffer_unordered(IN_FLIGHT)
-    );
-    let (mut count, mut early_mib) = (0, None);
-    while let Some(taken) = taking.try_next().await? {
-        for it in &taken {
-            let Taken::Accepted(Receipt::Appended(_)) = it else { bail!("a line was not appended: {it:?}") };
+    let size = fs::metadata(path)?.len();
+    let source = Ndjson::new("bench", Box::new(File::open(path).await?) as Input, ingest::BATCH_MAX);
+    let bytes_read = source.bytes_read();
+    let mut reading = pin!(ingest::read(source, ledger, Stop::new(), Progress::hidden()));
+    let a_tenth = async {
+        while bytes_read.load(Ordering::Relaxed) < size / 10 {
+            time::sleep(LOOK).await;
         }
-        count += taken.len() as u64;
-        if early_mib.is_none() && count >= lines / 10 {
-            early_mib = resident_mib();
-        }
-    }
-    let took = start.elapsed();
-    ensure!(count == lines, "of {lines} lines {count} became messages");
-    Ok(Read { took, early_mib, late_mib: resident_mib() })
+        resident_mib()
+    };
+    let (summary, early_mib) = tokio::select! {
+        early_mib = a_tenth => (reading.await?, early_mib),
+        summary = &mut reading => (summary?, None),
+    };
+    let late_mib = early_mib.and_then(|_| resident_mib());
+    ensure!(summary.finished && summary.appended == lines, "not every line was appended: {summary}");
+    Ok(Read { took: summary.took, early_mib, late_mib })
 }
 
 /// What this process holds in memory, where the system tells.

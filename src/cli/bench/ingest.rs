@@ -34,7 +34,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// is kept alive and posts a single message at a time. Beside it: one row a commit on one connection,
 /// which is what the database does without group commit.
 ///
-/// With --file: newline-delimited JSON through the reader of `ingest`, without the service. Beside it:
+/// With --file: newline-delimited JSON as the command `ingest` reads it, without the service. Beside it:
 /// the same rows by plain inserts of 500 rows over as many connections as the log has shards.
 #[derive(Debug, Args)]
 pub(super) struct Options {
