@@ -139,6 +139,8 @@ pub fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Resul
 pub struct Running {
     /// Where the HTTP API answers.
     pub api: Option<SocketAddr>,
+    /// The ledger; whoever keeps it keeps the service from coming to its end.
+    pub ledger: Ledger,
 }
 
 /// Starts everything that the configured roles ask for; it ends when the tasks' stop is asked for.
@@ -147,6 +149,17 @@ pub async fn start(
     clock: Arc<dyn Clock>,
     tasks: &Tasks,
     metrics: PrometheusHandle,
+) -> anyhow::Result<Running> {
+    start_on(config, clock, tasks, metrics, None).await
+}
+
+/// The same with a socket for the API that is open already, in place of the configured address.
+pub async fn start_on(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    tasks: &Tasks,
+    metrics: PrometheusHandle,
+    listener: Option<TcpListener>,
 ) -> anyhow::Result<Running> {
     let roles = config.service.role_set();
     let has = |role| roles.contains(&role);
@@ -175,22 +188,30 @@ pub async fn start(
     }
     let upkeep = telemetry::upkeep(metrics.clone(), stop);
     tasks.spawn("metrics", upkeep.map(Ok::<_, BoxError>));
-    let api = if has(Role::Api) { Some(start_api(config, ledger, tasks, metrics).await?) } else { None };
-    Ok(Running { api })
+    let api = if has(Role::Api) {
+        Some(start_api(config, ledger.clone(), tasks, metrics, listener).await?)
+    } else {
+        None
+    };
+    Ok(Running { api, ledger })
 }
 
-/// Opens the API's socket and answers on it.
+/// Answers on the API's socket, opened here unless it is open already.
 async fn start_api(
     config: &Config,
     ledger: Ledger,
     tasks: &Tasks,
     metrics: PrometheusHandle,
+    listener: Option<TcpListener>,
 ) -> anyhow::Result<SocketAddr> {
     let api = &config.api;
     let keys = api.read_keys().map_err(ConfigError::Invalid)?;
-    let listener = TcpListener::bind(api.bind)
-        .await
-        .with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?;
+    let listener = match listener {
+        Some(listener) => listener,
+        None => TcpListener::bind(api.bind)
+            .await
+            .with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?,
+    };
     let address = listener.local_addr()?;
     if api.keys.is_empty() {
         tracing::warn!(%address, "no API key is configured: the API answers everybody on this machine, and nobody else");

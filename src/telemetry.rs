@@ -3,6 +3,7 @@
 //! What is counted and under which names stands in [`metric`]; here is where it is gathered.
 
 use std::{
+    fs::File,
     io::{self, IsTerminal},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -73,6 +74,16 @@ pub fn start_logs(filter: &str, format: LogFormat) -> Result<(), TelemetryError>
             .finish()
             .try_init()?;
     }
+    Ok(())
+}
+
+/// Starts logging to a file instead, in readable lines.
+///
+/// # Errors
+/// When the filter cannot be understood, or logs were set up before.
+pub fn start_logs_in(file: File, filter: &str) -> Result<(), TelemetryError> {
+    let builder = tracing_subscriber::fmt().with_env_filter(parse_filter(filter)?);
+    builder.with_writer(Mutex::new(file)).with_ansi(false).with_target(false).finish().try_init()?;
     Ok(())
 }
 
