@@ -9,6 +9,7 @@
 mod audit;
 mod bench;
 mod config;
+mod demo;
 mod ingest;
 mod migrate;
 mod projections;
@@ -105,6 +106,7 @@ enum Command {
     Audit(audit::Options),
     Bench(bench::Options),
     Config(config::Options),
+    Demo(demo::Options),
     Ingest(ingest::Options),
     Migrate(migrate::Options),
     Projections(projections::Options),
@@ -138,6 +140,7 @@ impl Command {
             Self::Audit(options) => options.run(global).await,
             Self::Bench(options) => options.run(global).await,
             Self::Config(options) => options.run(global).await,
+            Self::Demo(options) => options.run(global).await,
             Self::Ingest(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
             Self::Projections(options) => options.run(global).await,
@@ -181,12 +184,15 @@ pub fn print(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
+/// Whether a command failed because nobody reads what it prints.
+fn nobody_reads(error: &anyhow::Error) -> bool {
+    let is_broken = |it: &io::Error| it.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|it| it.downcast_ref::<io::Error>().is_some_and(is_broken))
+}
+
 /// Tells on stderr why a command failed: the error, then what caused it.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    let nobody_reads = |it: &(dyn std::error::Error + 'static)| {
-        it.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(nobody_reads) {
+    if nobody_reads(error) {
         // As in `audit … | head`: who asked has seen enough.
         return ExitCode::SUCCESS;
     }
