@@ -12,6 +12,7 @@
 mod audit;
 mod backfill;
 mod bench;
+mod cli;
 mod deliver;
 mod harness;
 mod ingest;
