@@ -34,6 +34,9 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "log", about: "writes a line to the service's log and sends nothing", build: log::build },
 ];
 
+/// Longest name of a provider, in characters: as a message can name it, and as deliveries are found by.
+const NAME_MAX: usize = 64;
+
 /// One kind of push service.
 #[derive(Debug)]
 pub struct Kind {
@@ -81,6 +84,10 @@ pub fn build(
     clock: Arc<dyn Clock>,
 ) -> Result<Configured, BuildError> {
     let mut settings = Settings::new(name, settings)?;
+    if name.is_empty() || name.chars().count() > NAME_MAX {
+        let remedy = format!("give the provider a name of 1 to {NAME_MAX} characters");
+        return Err(settings.error("", "cannot be found by its name", remedy));
+    }
     let Some(kind) = KINDS.iter().find(|it| it.name == kind) else {
         let known: Vec<_> = KINDS.iter().map(|it| it.name).collect();
         let remedy = format!("use one of: {}", known.join(", "));
@@ -176,6 +183,15 @@ mod tests {
         let outcome = configured.provider.push(&push).await;
         assert_eq!(outcome, Outcome::Accepted { provider_message_id, status: None });
         assert_eq!((configured.provider.name(), configured.concurrency), ("dry-run", 2));
+    }
+
+    #[test]
+    fn a_name_is_no_longer_than_a_message_can_say() {
+        let with = |name: &str| build(name, "log", json!({}), Arc::new(SystemClock));
+        assert!(with(&"한".repeat(64)).is_ok());
+        for name in [String::new(), "x".repeat(65)] {
+            assert!(with(&name).unwrap_err().to_string().contains("a name of 1 to 64 characters"));
+        }
     }
 
     #[test]

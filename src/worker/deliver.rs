@@ -262,15 +262,14 @@ impl Deliver {
             return;
         }
         let lane = &mut self.lanes[at];
-        let mut due = Vec::new();
-        for candidate in lane.candidates.drain(..lane.claimable()) {
-            if self.busy.contains(&candidate.delivery_id)
-                || self.seen.is_stale(candidate.delivery_id, candidate.position)
-            {
-                continue;
+        let (claimable, mut due) = (lane.claimable(), Vec::new());
+        while due.len() < claimable
+            && let Some(candidate) = lane.candidates.pop_front()
+        {
+            let id = candidate.delivery_id;
+            if !self.seen.is_stale(id, candidate.position) && self.busy.insert(id) {
+                due.push(candidate);
             }
-            self.busy.insert(candidate.delivery_id);
-            due.push(candidate);
         }
         if !due.is_empty() {
             lane.enter(due.len());
