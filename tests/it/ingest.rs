@@ -203,7 +203,7 @@ impl Ingest {
     }
 }
 
-fn options(queue: &str) -> SqsOptions {
+pub(crate) fn options(queue: &str) -> SqsOptions {
     SqsOptions {
         name: "notifications".to_owned(),
         queue: queue.to_owned(),
@@ -215,7 +215,7 @@ fn options(queue: &str) -> SqsOptions {
     }
 }
 
-fn credentials() -> SdkConfig {
+pub(crate) fn credentials() -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "tests");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())

@@ -1,0 +1,81 @@
+//! `docs/producers.md` says what is so: its code runs, its JSON is JSON, its codes are the codes.
+
+use std::collections::BTreeSet;
+
+use notification_ledger::{
+    ledger::{Receipt, intake::Taken},
+    message::RejectionCode,
+    source::{Source, sqs::Sqs},
+};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{
+    ingest::{credentials, options},
+    support::{
+        database::{Kind, TestDb},
+        ledger::TestLedger,
+        queue::{ACCESS_KEY, Queue, QueueSettings, REGION},
+        variable,
+    },
+};
+
+const PAGE: &str = include_str!("../../docs/producers.md");
+
+/// The blocks of code in one language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let begin = format!("```{language}\n");
+    PAGE.split(begin.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_python_producer_of_the_page_sends_messages() {
+    let (db, queue) = (TestDb::new(Kind::Sqlite).await, Queue::new(QueueSettings::default()).await);
+    let test = TestLedger::new(&db, 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notify.py"), blocks("python")[0]).unwrap();
+    let script = "from notify import notification, send\n\
+                  messages = [notification('user-42', f'title {n}', category='pass') for n in range(23)]\n\
+                  send(messages)\n\
+                  send(messages[:2])\n";
+    let mut command = Command::new(variable("LEDGER_TEST_PYTHON"));
+    command.args(["-B", "-c", script]).current_dir(folder.path());
+    command.env("NOTIFICATIONS_QUEUE_URL", &queue.url).env("AWS_DEFAULT_REGION", REGION);
+    command.env("AWS_ENDPOINT_URL", variable("LEDGER_TEST_SQS_ENDPOINT"));
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", ACCESS_KEY);
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let source = Sqs::open_with(options(&queue.url), &credentials()).await.unwrap();
+    let mut taken = Vec::new();
+    while taken.len() < 25 {
+        taken.extend(test.ledger.take_in(source.ingress(), source.receive().await.unwrap()).await);
+    }
+    let count = |wanted: fn(&Taken) -> bool| taken.iter().filter(|it| wanted(it)).count();
+    assert_eq!(count(|it| matches!(it, Taken::Accepted(Receipt::Appended(_)))), 23);
+    assert_eq!(count(|it| matches!(it, Taken::Accepted(Receipt::Redelivered(_)))), 2);
+    for event in test.log().await {
+        let id: uuid::Uuid = event.message_id.as_str().parse().unwrap();
+        assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+    }
+    test.close().await;
+}
+
+#[test]
+fn the_policies_of_the_page_are_json() {
+    let policies = blocks("json");
+    assert_eq!(policies.len(), 3);
+    for policy in policies {
+        let policy: Value = serde_json::from_str(policy).unwrap_or_else(|error| panic!("{error}: {policy}"));
+        assert_eq!(policy["Version"], "2012-10-17");
+    }
+}
+
+#[test]
+fn the_page_explains_every_code_and_no_other() {
+    let table = PAGE.split("\n## What is refused").nth(1).unwrap();
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let explained: BTreeSet<_> =
+        cells.flat_map(|cell| cell.split(", ")).map(|code| code.trim_matches('`')).collect();
+    assert_eq!(explained, RejectionCode::ALL.iter().map(|it| it.as_str()).collect());
+}
