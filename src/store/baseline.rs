@@ -3,13 +3,13 @@
 //! Plain statements in tables of their own, without locks, decisions or checkpoints. Nothing of the
 //! service uses this; whoever measures makes a scratch database first.
 
-use sea_query::{Expr, ExprTrait, Order, Query};
-use sqlx::{AssertSqlSafe, FromRow};
+use sea_query::{Expr, ExprTrait, Query};
+use sqlx::AssertSqlSafe;
 
 use super::{
     Db, Dialect, Mode, Store, StoreError,
     bulk::{self, Cell},
-    log::{COLUMNS, shard_column},
+    log::{COLUMNS, EventRow, range},
 };
 use crate::{
     id::{MessageId, Position, Shard},
@@ -41,23 +41,6 @@ pub struct Engine {
 /// Rows of the log, ready to be inserted elsewhere.
 #[derive(Debug, Clone, Default)]
 pub struct EventRows(Vec<Vec<Cell>>);
-
-#[derive(FromRow)]
-struct EventRow {
-    shard: i16,
-    position: i64,
-    message_id: String,
-    version: i32,
-    #[sqlx(rename = "type")]
-    kind: String,
-    schema_version: i16,
-    recipient_id: String,
-    occurred_at_us: i64,
-    recorded_at_us: i64,
-    content_hash: Option<Vec<u8>>,
-    payload: String,
-    metadata: String,
-}
 
 impl EventRows {
     /// How many.
@@ -163,15 +146,7 @@ impl Baseline {
         after: Position,
         limit: u64,
     ) -> Result<EventRows, StoreError> {
-        let statement = Query::select()
-            .columns(COLUMNS.map(|it| it.name))
-            .from("notification_events")
-            .and_where(Expr::col("shard").eq(shard_column(shard)))
-            .and_where(Expr::col("position").gt(after.0))
-            .order_by("position", Order::Asc)
-            .limit(limit)
-            .to_owned();
-        let rows: Vec<EventRow> = self.db.all(&statement).await?;
+        let rows: Vec<EventRow> = self.db.all(&range(shard, after, None, limit)).await?;
         Ok(EventRows(rows.into_iter().map(EventRow::into_cells).collect()))
     }
 

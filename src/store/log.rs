@@ -105,21 +105,22 @@ struct KnownRow {
     content_hash: Option<Vec<u8>>,
 }
 
+/// A row of `notification_events` as it stands.
 #[derive(FromRow)]
-struct EventRow {
-    shard: i16,
-    position: i64,
-    message_id: String,
-    version: i32,
+pub(super) struct EventRow {
+    pub(super) shard: i16,
+    pub(super) position: i64,
+    pub(super) message_id: String,
+    pub(super) version: i32,
     #[sqlx(rename = "type")]
-    kind: String,
-    schema_version: i16,
-    recipient_id: String,
-    occurred_at_us: i64,
-    recorded_at_us: i64,
-    content_hash: Option<Vec<u8>>,
-    payload: String,
-    metadata: String,
+    pub(super) kind: String,
+    pub(super) schema_version: i16,
+    pub(super) recipient_id: String,
+    pub(super) occurred_at_us: i64,
+    pub(super) recorded_at_us: i64,
+    pub(super) content_hash: Option<Vec<u8>>,
+    pub(super) payload: String,
+    pub(super) metadata: String,
 }
 
 /// What is known of one message while its shard is locked.
@@ -495,7 +496,7 @@ fn redeliveries_of(message: &MessageId) -> SelectStatement {
 }
 
 /// Events of a shard after one position and, where given, up to another.
-fn range(shard: Shard, after: Position, upto: Option<Position>, limit: u64) -> SelectStatement {
+pub(super) fn range(shard: Shard, after: Position, upto: Option<Position>, limit: u64) -> SelectStatement {
     let mut statement = select_events();
     statement
         .and_where(Expr::col("shard").eq(shard_column(shard)))
