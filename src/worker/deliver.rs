@@ -262,12 +262,12 @@ impl Deliver {
             return;
         }
         let lane = &mut self.lanes[at];
-        let (claimable, mut due) = (lane.claimable(), Vec::new());
+        let (claimable, mut due, now) = (lane.claimable(), Vec::new(), Instant::now());
         while due.len() < claimable
             && let Some(candidate) = lane.candidates.pop_front()
         {
             let id = candidate.delivery_id;
-            if !self.seen.is_stale(id, candidate.position) && self.busy.insert(id) {
+            if !self.seen.is_stale(id, candidate.position, now) && self.busy.insert(id) {
                 due.push(candidate);
             }
         }
@@ -308,8 +308,10 @@ impl Deliver {
                 self.recording = self.recording.saturating_sub(recorded.len());
                 for (delivery_id, applied) in recorded {
                     self.busy.remove(&delivery_id);
-                    if let Some(Applied::Appended { cursor, .. }) = applied {
-                        self.seen.note(delivery_id, cursor.position.0);
+                    if let Some(Applied::Appended { cursor, events, .. }) = applied
+                        && events.iter().all(changes_delivery)
+                    {
+                        self.seen.note(delivery_id, cursor.position.0, Instant::now());
                     }
                 }
             }
@@ -320,8 +322,9 @@ impl Deliver {
     }
 
     fn take_page(&mut self, search: Search, page: Vec<Due>) {
+        let now = Instant::now();
         let known = |due: &Due| {
-            self.busy.contains(&due.delivery_id) || self.seen.is_stale(due.delivery_id, due.position)
+            self.busy.contains(&due.delivery_id) || self.seen.is_stale(due.delivery_id, due.position, now)
         };
         let fresh = page.into_iter().filter(|due| !known(due));
         if let Search::Scheduled(at) = search {
@@ -349,7 +352,7 @@ impl Deliver {
             let delivery_id = due.delivery_id;
             let started = match answer {
                 Ok(Some(Applied::Appended { cursor, events, origin })) => {
-                    self.seen.note(delivery_id, cursor.position.0);
+                    self.seen.note(delivery_id, cursor.position.0, Instant::now());
                     self.trouble.passed(NAME);
                     if let Deed::Lose(lane) = deed {
                         metric::attempt_ended(self.lanes[lane].name(), "lost");
@@ -358,7 +361,7 @@ impl Deliver {
                 }
                 // The row tells of the past; there is nothing to ask until it has changed.
                 Ok(Some(_)) => {
-                    self.seen.note(delivery_id, due.position + 1);
+                    self.seen.note(delivery_id, due.position + 1, Instant::now());
                     None
                 }
                 Ok(None) => None,
@@ -462,6 +465,15 @@ impl Deliver {
                 );
             }
         }
+    }
+}
+
+/// Whether the delivery's row shows the event. A late word that settles nothing is the attempt's alone.
+const fn changes_delivery(event: &Event) -> bool {
+    match event {
+        Event::PushAttemptSucceeded(it) => it.settles,
+        Event::PushAttemptFailed(it) => it.settles,
+        _ => true,
     }
 }
 

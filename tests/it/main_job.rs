@@ -118,7 +118,7 @@ async fn ten_kills(kind: Kind) {
     eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
     assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
     let store = open_store(&db, 1).await;
-    eventually("every delivery came to an end", DEADLINE, async || deliveries_left(&store).await == 0).await;
+    all_ended(&store, &service).await;
     for projection in ["inbox", "deliveries", "messages"] {
         let verified = service.run(&["projections", "verify", projection]).await;
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
@@ -146,7 +146,7 @@ async fn two_processes_share_the_work() {
     queue.send(&bodies[..1_000]).await;
     let store = open_store(&db, 4).await;
     eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
-    eventually("all came to an end", DEADLINE, async || deliveries_left(&store).await == 0).await;
+    all_ended(&store, &one).await;
     assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
     for projection in ["inbox", "deliveries", "messages"] {
         let verified = one.run(&["projections", "verify", projection]).await;
@@ -193,7 +193,7 @@ async fn an_outage_of_the_database_loses_nothing() {
     eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
     assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
     let store = open_url(&postgres.url(), 4).await;
-    eventually("all came to an end", DEADLINE, async || deliveries_left(&store).await == 0).await;
+    all_ended(&store, &service).await;
     assert!(service.stop().await.success(), "{}", service.output());
     prove(&log_of(&store).await, 1_500, &[], &sink.calls());
     store.close().await;
@@ -202,6 +202,25 @@ async fn an_outage_of_the_database_loses_nothing() {
 /// A message's body as a producer sends it.
 fn text(id: &str, recipient: &str) -> String {
     String::from_utf8(body(id, recipient, serde_json::json!({}))).unwrap()
+}
+
+/// Waits until nothing is due any more; tells what is left, and what the service said, if that lasts.
+async fn all_ended(store: &Store, service: &Service) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while deliveries_left(store).await > 0 {
+        if tokio::time::Instant::now() > end {
+            let statement = sea_query::Query::select()
+                .columns(["delivery_id", "status", "attempts"])
+                .from("push_deliveries")
+                .and_where(sea_query::Expr::cust("due_at_us is not null"))
+                .limit(20)
+                .to_owned();
+            let left: Vec<(String, String, i64)> = store.db().all(&statement).await.unwrap();
+            let places = store.checkpoints().await.unwrap();
+            panic!("not within {DEADLINE:?}: {left:#?}\n{places:#?}\n{}", service.output());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn deliveries_left(store: &Store) -> usize {

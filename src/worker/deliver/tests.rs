@@ -220,6 +220,31 @@ async fn a_late_outcome_is_recorded_and_an_acceptance_ends_the_retries() {
 }
 
 #[tokio::test]
+async fn a_late_failure_does_not_keep_its_worker_from_the_next_attempt() {
+    let (world, acme, mut process) = setup().await;
+    let mut other = world.process("w-2", false, &[configured(&acme, OnUnknown::Retry)]);
+    acme.play([Play::Hold(failed(FailureClass::Retry))]);
+    process.accept("m-1", json!({})).await;
+    world.project().await;
+    {
+        let mut settling = pin!(process.deliver.settle());
+        tokio::select! {
+            it = &mut settling => panic!("the call is held: {it:?}"),
+            () = acme.called() => {}
+        }
+        world.advance_s(30);
+        other.work(&world).await;
+        acme.release();
+        settling.await.unwrap();
+    }
+    let expected = ["push.attempt_started", "push.attempt_lost", "push.attempt_failed"];
+    assert_eq!(world.kinds("m-1").await, expected);
+    world.advance_s(10);
+    process.work(&world).await;
+    assert_eq!(acme.calls(), [call("m-1", 1), call("m-1", 2)]);
+}
+
+#[tokio::test]
 async fn two_workers_never_both_call_one_delivery() {
     let (world, acme, mut one) = setup().await;
     let mut two = world.process("w-2", false, &[configured(&acme, OnUnknown::Retry)]);
@@ -299,7 +324,8 @@ async fn a_projection_that_lags_makes_nobody_ask_twice() {
     process.deliver.settle().await.unwrap();
     let length = world.log_length().await;
     for delivery in [delivery_of("m-1"), delivery_of("m-2")] {
-        assert!(process.deliver.seen.is_stale(delivery, 3), "remembered until the projection shows it");
+        let stale = process.deliver.seen.is_stale(delivery, 3, Instant::now());
+        assert!(stale, "remembered until the projection shows it");
     }
     process.deliver.settle().await.unwrap();
     assert_eq!((world.log_length().await, acme.calls().len()), (length, 1));
