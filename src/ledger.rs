@@ -23,7 +23,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 
-use appender::{Appender, Inbound};
+use appender::{Answer, Appender, Inbound};
 use dispatch::{Dispatch, Permits};
 use progress::Progress;
 
@@ -243,48 +243,56 @@ impl Ledger {
     /// Does something to messages whose shard is known.
     pub async fn apply_in(&self, shard: Shard, entries: Vec<Entry>) -> Vec<Result<Applied, LedgerError>> {
         let count = entries.len();
-        let Some(appender) = self.inner.appenders.get(usize::from(shard.0)) else {
-            let error = StoreError::Corrupt(format!("there is no shard {shard}"));
-            return vec![Err(LedgerError::from(error)); count];
-        };
-        match appender.append(entries).await {
+        match self.append(shard, entries).await.1 {
             Ok(applied) => applied.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); count],
         }
     }
 
+    async fn append(&self, shard: Shard, entries: Vec<Entry>) -> Answer {
+        match self.inner.appenders.get(usize::from(shard.0)) {
+            Some(appender) => appender.append(entries).await,
+            None => {
+                let error = StoreError::Corrupt(format!("there is no shard {shard}"));
+                (entries, Err(LedgerError::from(error)))
+            }
+        }
+    }
+
     /// Sends arrivals to the shards of their recipients, and on to where their id lives already.
     async fn apply(&self, entries: Vec<Entry>) -> Vec<Result<Applied, LedgerError>> {
-        let mut answers: Vec<Option<Result<Applied, LedgerError>>> = Vec::new();
-        answers.resize_with(entries.len(), || None);
+        let mut answers: Vec<Result<Applied, LedgerError>> = vec![Err(LedgerError::Stopping); entries.len()];
         let mut waiting: Vec<(usize, Shard, Entry)> =
             entries.into_iter().enumerate().map(|(at, entry)| (at, self.shard_of(&entry), entry)).collect();
         // A message id moves at most once: from its recipient's shard to the one that has it.
-        for round in 0..3 {
+        for _ in 0..3 {
             let mut by_shard: BTreeMap<Shard, (Vec<usize>, Vec<Entry>)> = BTreeMap::new();
             for (at, shard, entry) in waiting.drain(..) {
                 let (places, entries) = by_shard.entry(shard).or_default();
                 places.push(at);
                 entries.push(entry);
             }
-            let jobs = by_shard.into_iter().map(|(shard, (places, entries))| async move {
-                let again = if round < 2 { entries.clone() } else { Vec::new() };
-                (places, again, self.apply_in(shard, entries).await)
-            });
-            for (places, again, applied) in join_all(jobs).await {
-                let mut again = again.into_iter();
-                for (at, applied) in places.into_iter().zip(applied) {
-                    match (applied, again.next()) {
-                        (Ok(Applied::Elsewhere(home)), Some(entry)) => waiting.push((at, home, entry)),
-                        (applied, _) => answers[at] = Some(applied),
+            let jobs = by_shard
+                .into_iter()
+                .map(|(shard, (places, entries))| async move { (places, self.append(shard, entries).await) });
+            for (places, (entries, applied)) in join_all(jobs).await {
+                match applied {
+                    Ok(applied) => {
+                        for ((at, entry), applied) in places.into_iter().zip(entries).zip(applied) {
+                            if let Applied::Elsewhere(home) = applied {
+                                waiting.push((at, home, entry));
+                            }
+                            answers[at] = Ok(applied);
+                        }
                     }
+                    Err(error) => places.into_iter().for_each(|at| answers[at] = Err(error.clone())),
                 }
             }
             if waiting.is_empty() {
                 break;
             }
         }
-        answers.into_iter().map(|it| it.unwrap_or(Err(LedgerError::Stopping))).collect()
+        answers
     }
 
     fn shard_of(&self, entry: &Entry) -> Shard {

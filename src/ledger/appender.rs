@@ -21,10 +21,13 @@ const QUEUE: usize = 4096;
 /// Tries before a caller is told that the database is not available; about two seconds in all.
 const TRIES: u32 = 8;
 
+/// What became of what a caller handed in, and what that was: nobody has to keep a copy.
+pub type Answer = (Vec<Entry>, Result<Vec<Applied>, LedgerError>);
+
 /// What one caller wants appended.
 struct Job {
     entries: Vec<Entry>,
-    reply: oneshot::Sender<Result<Vec<Applied>, LedgerError>>,
+    reply: oneshot::Sender<Answer>,
 }
 
 /// The way in to one shard's appender.
@@ -34,11 +37,15 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// Hands in entries and waits until they are durable.
-    pub async fn append(&self, entries: Vec<Entry>) -> Result<Vec<Applied>, LedgerError> {
+    /// Hands in entries and waits until they are durable. Once the ledger is stopping, they do not come
+    /// back.
+    pub async fn append(&self, entries: Vec<Entry>) -> Answer {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job { entries, reply }).await.map_err(|_| LedgerError::Stopping)?;
-        answer.await.map_err(|_| LedgerError::Stopping)?
+        let stopping = (Vec::new(), Err(LedgerError::Stopping));
+        if self.jobs.send(Job { entries, reply }).await.is_err() {
+            return stopping;
+        }
+        answer.await.unwrap_or(stopping)
     }
 }
 
@@ -92,27 +99,29 @@ impl Appender {
             sizes.push(job.entries.len());
             entries.append(&mut job.entries);
         }
-        match self.persist(&entries).await {
+        let persisted = self.persist(&entries).await;
+        let mut entries = entries.into_iter();
+        let mut own = |size| entries.by_ref().take(size).collect::<Vec<_>>();
+        match persisted {
             Ok(applied) => {
                 let mut applied = applied.into_iter();
                 for (job, size) in batch.into_iter().zip(sizes) {
                     // A caller that went away has its events all the same.
-                    let _ = job.reply.send(Ok(applied.by_ref().take(size).collect()));
+                    let _ = job.reply.send((own(size), Ok(applied.by_ref().take(size).collect())));
                 }
             }
             Err(error) if error.is_transient() || batch.len() == 1 => {
                 let error = LedgerError::from(error);
-                for job in batch {
-                    let _ = job.reply.send(Err(error.clone()));
+                for (job, size) in batch.into_iter().zip(sizes) {
+                    let _ = job.reply.send((own(size), Err(error.clone())));
                 }
             }
             // One caller's entries must not take the others down: each by itself.
             Err(_) => {
-                let mut entries = entries.into_iter();
                 for (job, size) in batch.into_iter().zip(sizes) {
-                    let own: Vec<_> = entries.by_ref().take(size).collect();
+                    let own = own(size);
                     let applied = self.persist(&own).await.map_err(LedgerError::from);
-                    let _ = job.reply.send(applied);
+                    let _ = job.reply.send((own, applied));
                 }
             }
         }

@@ -129,34 +129,61 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Runs `{select} and {column} in (ids){rest}` for the rows of these ids.
-pub(super) async fn all_in<T: AnyRow>(
+/// Rows to look up by the first column of an index.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    pub(super) columns: &'a str,
+    pub(super) table: &'a str,
+    pub(super) key: &'a str,
+    /// What else must hold, `true` if nothing.
+    pub(super) filter: &'a str,
+}
+
+impl Lookup<'_> {
+    /// One text for any number of keys. The planner is left no choice between the index, key by key,
+    /// and the whole table: what it knows of a table that just grew is wrong.
+    fn in_postgres(&self) -> String {
+        let Self { columns, table, key, filter } = self;
+        format!(
+            "select {columns} from unnest($1::text[]) as wanted(wanted_key) cross join lateral \
+             (select {columns} from {table} where {key} = wanted_key and {filter} offset 0) as found"
+        )
+    }
+
+    fn in_sqlite(&self) -> String {
+        let Self { columns, table, key, filter } = self;
+        format!("select {columns} from {table} where {filter} and {key} in (select value from json_each(?))")
+    }
+
+    fn in_mysql(&self, keys: usize) -> String {
+        let Self { columns, table, key, filter } = self;
+        let marks = vec!["?"; keys].join(",");
+        format!("select {columns} from {table} where {filter} and {key} in ({marks})")
+    }
+}
+
+/// Looks rows up; each key is to be given once. They come in no order.
+pub(super) async fn look_up<T: AnyRow>(
     tx: &mut Tx,
-    select: &str,
-    column: &str,
-    rest: &str,
-    ids: &[&str],
+    lookup: Lookup<'_>,
+    keys: &[&str],
 ) -> Result<Vec<T>, StoreError> {
     let mut rows = Vec::new();
-    for ids in ids.chunks(MAX_KEYS) {
+    for keys in keys.chunks(MAX_KEYS) {
         let found = match tx {
             Tx::Postgres { tx, persistent } => {
-                let sql = format!("{select} and {column} = any($1){rest}");
-                let query = sqlx::query_as(AssertSqlSafe(sql)).bind(ids).persistent(*persistent);
-                query.fetch_all(&mut **tx).await?
+                let query = sqlx::query_as(AssertSqlSafe(lookup.in_postgres())).bind(keys);
+                query.persistent(*persistent).fetch_all(&mut **tx).await?
             }
             Tx::Sqlite(tx) => {
-                let sql = format!("{select} and {column} in (select value from json_each(?)){rest}");
-                let ids = serde_json::Value::from(ids.to_vec()).to_string();
-                sqlx::query_as(AssertSqlSafe(sql)).bind(ids).fetch_all(&mut **tx).await?
+                let keys = serde_json::Value::from(keys).to_string();
+                sqlx::query_as(AssertSqlSafe(lookup.in_sqlite())).bind(keys).fetch_all(&mut **tx).await?
             }
             Tx::MySql(tx) => {
-                let size = ids.len().next_power_of_two();
-                let marks = vec!["?"; size].join(",");
-                let sql = format!("{select} and {column} in ({marks}){rest}");
-                let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(size);
-                let query = padded.fold(sqlx::query_as(AssertSqlSafe(sql)), |query, id| query.bind(*id));
-                query.fetch_all(&mut **tx).await?
+                let size = keys.len().next_power_of_two();
+                let padded = keys.iter().chain(keys.last().into_iter().cycle()).take(size);
+                let query = sqlx::query_as(AssertSqlSafe(lookup.in_mysql(size)));
+                padded.fold(query, |query, key| query.bind(*key)).fetch_all(&mut **tx).await?
             }
         };
         rows.extend(found);
@@ -171,29 +198,29 @@ pub(super) async fn fetch(
     table: &'static Table,
     firsts: &[&str],
 ) -> Result<Vec<Vec<Value>>, StoreError> {
-    let (names, first) = (column_names(table), table.columns[0].name);
+    let columns = column_names(table);
+    let lookup = Lookup { columns: &columns, table: physical, key: table.columns[0].name, filter: "true" };
     let mut found = Vec::new();
-    for firsts in firsts.chunks(MAX_KEYS) {
-        let select = format!("select {names} from {physical} where {first}");
+    for keys in firsts.chunks(MAX_KEYS) {
         match tx {
             Tx::Postgres { tx, persistent } => {
-                let query = sqlx::query(AssertSqlSafe(format!("{select} = any($1)"))).bind(firsts);
+                let query = sqlx::query(AssertSqlSafe(lookup.in_postgres())).bind(keys);
                 for row in query.persistent(*persistent).fetch_all(&mut **tx).await? {
                     found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
                 }
             }
             Tx::Sqlite(tx) => {
-                let sql = format!("{select} in (select value from json_each(?))");
-                let query = sqlx::query(AssertSqlSafe(sql)).bind(serde_json::Value::from(firsts).to_string());
+                let keys = serde_json::Value::from(keys).to_string();
+                let query = sqlx::query(AssertSqlSafe(lookup.in_sqlite())).bind(keys);
                 for row in query.fetch_all(&mut **tx).await? {
                     found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
                 }
             }
             Tx::MySql(tx) => {
-                let size = firsts.len().next_power_of_two();
-                let sql = format!("{select} in ({})", vec!["?"; size].join(","));
-                let padded = firsts.iter().chain(firsts.last().into_iter().cycle()).take(size);
-                let query = padded.fold(sqlx::query(AssertSqlSafe(sql)), |query, first| query.bind(*first));
+                let size = keys.len().next_power_of_two();
+                let padded = keys.iter().chain(keys.last().into_iter().cycle()).take(size);
+                let query = sqlx::query(AssertSqlSafe(lookup.in_mysql(size)));
+                let query = padded.fold(query, |query, key| query.bind(*key));
                 for row in query.fetch_all(&mut **tx).await? {
                     found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
                 }

@@ -5,13 +5,21 @@
 //! pooler (`pooler`), statements are unnamed and every query runs inside an explicit transaction;
 //! nothing anywhere relies on a session (TRANSACTION-IS-ALL).
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    str::FromStr,
+    time::Duration,
+};
 
-use sea_query::{MysqlQueryBuilder, PostgresQueryBuilder, SqliteQueryBuilder};
+use sea_query::{
+    LockBehavior, LockType, MysqlQueryBuilder, PostgresQueryBuilder, SelectStatement, SqliteQueryBuilder,
+    UpdateStatement,
+};
 use sea_query_sqlx::SqlxBinder;
 use sqlx::{
-    AssertSqlSafe, Executor, FromRow, MySql, MySqlPool, PgPool, Postgres, Sqlite, SqlitePool, Transaction,
+    AssertSqlSafe, Database, Executor, FromRow, MySql, MySqlPool, PgPool, Pool, Postgres, Sqlite, SqlitePool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlRow},
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
@@ -63,24 +71,89 @@ pub enum Db {
     MySql(MySqlPool),
 }
 
-/// A transaction; rolls back when dropped without commit.
+/// A transaction. Dropped without an end it takes its connection with it, so that none goes back to
+/// its pool in the middle of a transaction, whatever was cut off when.
 pub enum Tx {
     /// On SQLite.
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Held<Sqlite>),
     /// On `PostgreSQL`.
     Postgres {
-        /// The transaction.
-        tx: Transaction<'static, Postgres>,
+        /// The connection.
+        tx: Held<Postgres>,
         /// Whether statements may stay prepared.
         persistent: bool,
     },
     /// On MySQL or MariaDB.
-    MySql(Transaction<'static, MySql>),
+    MySql(Held<MySql>),
 }
 
 impl std::fmt::Debug for Tx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tx({:?})", self.dialect())
+    }
+}
+
+/// A connection within a transaction: closed when dropped, unless the transaction has ended.
+#[derive(Debug)]
+pub struct Held<DB: Database> {
+    connection: PoolConnection<DB>,
+    ended: bool,
+}
+
+impl<DB: Database> Drop for Held<DB> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl<DB: Database> Deref for Held<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &Self::Target {
+        &self.connection
+    }
+}
+
+impl<DB: Database> DerefMut for Held<DB> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.connection
+    }
+}
+
+impl<DB: Database> Held<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    /// Begins a transaction with these statements, in one round trip.
+    async fn begin(pool: &Pool<DB>, statements: String) -> Result<Self, StoreError> {
+        let mut held = Self { connection: pool.acquire().await?, ended: false };
+        held.script(statements).await?;
+        Ok(held)
+    }
+
+    /// The same, for the rows that they give.
+    async fn begin_reading<T>(pool: &Pool<DB>, statements: String) -> Result<(Self, Vec<T>), StoreError>
+    where
+        T: for<'r> FromRow<'r, DB::Row>,
+    {
+        let mut held = Self { connection: pool.acquire().await?, ended: false };
+        let rows = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(&mut *held).await?;
+        let rows = rows.iter().map(T::from_row).collect::<Result<_, _>>()?;
+        Ok((held, rows))
+    }
+
+    /// Ends the transaction with these statements, in one round trip.
+    async fn end(mut self, statements: String) -> Result<(), StoreError> {
+        self.script(statements).await?;
+        self.ended = true;
+        Ok(())
+    }
+
+    async fn script(&mut self, statements: String) -> Result<(), StoreError> {
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut **self).await?;
+        Ok(())
     }
 }
 
@@ -110,6 +183,15 @@ pub enum Mode {
     Write,
 }
 
+/// What to do where somebody else holds the lock of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// Wait for it.
+    Wait,
+    /// Go on without the row.
+    Skip,
+}
+
 impl Db {
     /// Opens the pools; connects at once, so that a wrong URL is noticed here.
     pub async fn connect(options: &DbOptions) -> Result<Self, StoreError> {
@@ -130,6 +212,7 @@ impl Db {
             .busy_timeout(Duration::from_secs(10))
             .pragma("cache_size", "-65536")
             .pragma("temp_store", "memory")
+            .row_buffer_size(1024)
             .statement_cache_capacity(256);
         let pool = || {
             let pool = SqlitePoolOptions::new().test_before_acquire(false);
@@ -145,6 +228,10 @@ impl Db {
         let mut connect = PgConnectOptions::from_str(&options.url)?.application_name("notification-ledger");
         if options.pooler {
             connect = connect.extra_float_digits(None);
+        } else {
+            // A plan that was made while a table was empty is kept for ever by default, and reads the
+            // whole table for every key once it is full.
+            connect = connect.options([("plan_cache_mode", "force_custom_plan"), ("jit", "off")]);
         }
         // No ping before each use: a connection that died is a transient error, and those are retried.
         let pool = PgPoolOptions::new()
@@ -198,26 +285,66 @@ impl Db {
 
     /// Begins a transaction.
     pub async fn begin(&self, mode: Mode) -> Result<Tx, StoreError> {
+        let begin = self.begin_text(mode).to_owned();
         Ok(match self {
-            Self::Sqlite { write, .. } if mode == Mode::Write => {
-                Tx::Sqlite(write.begin_with("begin immediate").await?)
-            }
-            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Sqlite { write, .. } if mode == Mode::Write => Tx::Sqlite(Held::begin(write, begin).await?),
+            Self::Sqlite { read, .. } => Tx::Sqlite(Held::begin(read, begin).await?),
             Self::Postgres { pool, pooler } => {
-                let statement = match mode {
-                    Mode::Snapshot => "begin isolation level repeatable read, read only",
-                    Mode::Read | Mode::Write => "begin isolation level read committed",
-                };
-                Tx::Postgres { tx: pool.begin_with(statement).await?, persistent: !pooler }
+                Tx::Postgres { tx: Held::begin(pool, begin).await?, persistent: !pooler }
             }
-            Self::MySql(pool) if mode == Mode::Snapshot => {
-                // One text, so that the isolation level meets the very next transaction.
-                let statement = "set transaction isolation level repeatable read; \
-                                 start transaction with consistent snapshot, read only";
-                Tx::MySql(pool.begin_with(statement).await?)
-            }
-            Self::MySql(pool) => Tx::MySql(pool.begin().await?),
+            Self::MySql(pool) => Tx::MySql(Held::begin(pool, begin).await?),
         })
+    }
+
+    /// Begins a transaction that writes with the lock of a row, in one round trip; answers the row, if
+    /// it is there (and free, where it is not waited for). SQLite locks no rows: it has one writer.
+    pub async fn begin_locking<T: AnyRow>(
+        &self,
+        row: &SelectStatement,
+        busy: Busy,
+    ) -> Result<(Tx, Option<T>), StoreError> {
+        let begin = self.begin_text(Mode::Write);
+        let locked = || {
+            let mut row = row.clone();
+            match busy {
+                Busy::Wait => row.lock(LockType::Update),
+                Busy::Skip => row.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
+            };
+            row
+        };
+        let (tx, rows) = match self {
+            Self::Sqlite { write, .. } => {
+                let text = format!("{begin}; {}", row.to_string(SqliteQueryBuilder));
+                let (tx, rows) = Held::begin_reading(write, text).await?;
+                (Tx::Sqlite(tx), rows)
+            }
+            Self::Postgres { pool, pooler } => {
+                let text = format!("{begin}; {}", locked().to_string(PostgresQueryBuilder));
+                let (tx, rows) = Held::begin_reading(pool, text).await?;
+                (Tx::Postgres { tx, persistent: !pooler }, rows)
+            }
+            Self::MySql(pool) => {
+                let text = format!("{begin}; {}", locked().to_string(MysqlQueryBuilder));
+                let (tx, rows) = Held::begin_reading(pool, text).await?;
+                (Tx::MySql(tx), rows)
+            }
+        };
+        Ok((tx, rows.into_iter().next()))
+    }
+
+    const fn begin_text(&self, mode: Mode) -> &'static str {
+        match (self, mode) {
+            (Self::Sqlite { .. }, Mode::Write) => "begin immediate",
+            (Self::Sqlite { .. }, Mode::Read | Mode::Snapshot) => "begin",
+            (Self::Postgres { .. }, Mode::Read | Mode::Write) => "begin isolation level read committed",
+            (Self::Postgres { .. }, Mode::Snapshot) => "begin isolation level repeatable read, read only",
+            (Self::MySql(_), Mode::Read | Mode::Write) => "start transaction",
+            // One text, so that the isolation level meets the very next transaction.
+            (Self::MySql(_), Mode::Snapshot) => {
+                "set transaction isolation level repeatable read; \
+                 start transaction with consistent snapshot, read only"
+            }
+        }
     }
 
     /// Runs one reading statement.
@@ -274,22 +401,31 @@ impl Tx {
 
     /// Makes everything so far durable.
     pub async fn commit(self) -> Result<(), StoreError> {
-        match self {
-            Self::Sqlite(tx) => tx.commit().await?,
-            Self::Postgres { tx, .. } => tx.commit().await?,
-            Self::MySql(tx) => tx.commit().await?,
-        }
-        Ok(())
+        self.end("commit".to_owned()).await
+    }
+
+    /// Makes a last change and everything so far durable, in one round trip. Whether the change met a
+    /// row is not asked: only for rows that this transaction has locked.
+    pub async fn commit_with(self, last: &UpdateStatement) -> Result<(), StoreError> {
+        let last = match self.dialect() {
+            Dialect::Sqlite => last.to_string(SqliteQueryBuilder),
+            Dialect::Postgres => last.to_string(PostgresQueryBuilder),
+            Dialect::MySql => last.to_string(MysqlQueryBuilder),
+        };
+        self.end(format!("{last}; commit")).await
     }
 
     /// Undoes everything so far.
     pub async fn rollback(self) -> Result<(), StoreError> {
+        self.end("rollback".to_owned()).await
+    }
+
+    async fn end(self, statements: String) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(tx) => tx.rollback().await?,
-            Self::Postgres { tx, .. } => tx.rollback().await?,
-            Self::MySql(tx) => tx.rollback().await?,
+            Self::Sqlite(tx) => tx.end(statements).await,
+            Self::Postgres { tx, .. } => tx.end(statements).await,
+            Self::MySql(tx) => tx.end(statements).await,
         }
-        Ok(())
     }
 
     /// Runs a statement for its rows.
@@ -343,12 +479,10 @@ impl Tx {
 
     /// Runs statements of our own files (DDL), without parameters.
     pub async fn script(&mut self, sql: String) -> Result<(), StoreError> {
-        let script = sqlx::raw_sql(AssertSqlSafe(sql));
         match self {
-            Self::Sqlite(tx) => script.execute(&mut **tx).await.map(drop)?,
-            Self::Postgres { tx, .. } => script.execute(&mut **tx).await.map(drop)?,
-            Self::MySql(tx) => script.execute(&mut **tx).await.map(drop)?,
+            Self::Sqlite(tx) => tx.script(sql).await,
+            Self::Postgres { tx, .. } => tx.script(sql).await,
+            Self::MySql(tx) => tx.script(sql).await,
         }
-        Ok(())
     }
 }

@@ -8,7 +8,10 @@ use std::collections::HashMap;
 use sea_query::{CaseStatement, Expr, ExprTrait, Func, Order, Query};
 use sqlx::FromRow;
 
-use super::{Mode, Store, StoreError, bulk};
+use super::{
+    Mode, Store, StoreError,
+    bulk::{self, Lookup},
+};
 use crate::{
     clock::Timestamp,
     event::{Event, codec},
@@ -170,11 +173,15 @@ impl Store {
 
     /// The messages of these ids as they were received.
     pub async fn received(&self, ids: &[&MessageId]) -> Result<HashMap<MessageId, Message>, StoreError> {
-        let select = "select shard, position, message_id, schema_version, type, payload \
-                      from notification_events where version = 0";
+        let lookup = Lookup {
+            columns: "shard, position, message_id, schema_version, type, payload",
+            table: "notification_events",
+            key: "message_id",
+            filter: "version = 0",
+        };
         let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
         let mut tx = self.db.begin(Mode::Read).await?;
-        let rows: Vec<ReceivedRow> = bulk::all_in(&mut tx, select, "message_id", "", &ids).await?;
+        let rows: Vec<ReceivedRow> = bulk::look_up(&mut tx, lookup, &ids).await?;
         tx.commit().await?;
         let mut messages = HashMap::with_capacity(rows.len());
         for row in rows {

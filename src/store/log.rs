@@ -8,12 +8,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sea_query::{Expr, ExprTrait, LockType, Order, Query, SelectStatement};
+use sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, UpdateStatement};
 use sqlx::FromRow;
 
 use super::{
-    Dialect, Mode, Store, StoreError, Tx,
-    bulk::{self, Cell, Kind, OnDuplicate, Spec},
+    Store, StoreError, Tx,
+    bulk::{self, Cell, Kind, Lookup, OnDuplicate, Spec},
+    db::Busy,
 };
 use crate::{
     clock::Timestamp,
@@ -93,11 +94,6 @@ const AGAIN_COLUMNS: [Spec; 5] = [
 ];
 
 #[derive(FromRow)]
-struct HeadRow {
-    head: i64,
-}
-
-#[derive(FromRow)]
 struct KnownRow {
     message_id: String,
     shard: i16,
@@ -162,8 +158,12 @@ impl Store {
         entries: &[Entry],
         now: Timestamp,
     ) -> Result<Vec<Applied>, StoreError> {
-        let mut tx = self.db.begin(Mode::Write).await?;
-        let head = lock_shard(&mut tx, shard).await?;
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The lock is held until the commit: this is what makes positions gapless.
+        let (mut tx, head) = self.db.begin_locking::<(i64,)>(&head_of(shard), Busy::Wait).await?;
+        let (head,) = head.ok_or_else(|| StoreError::Corrupt(format!("log_shards has no shard {shard}")))?;
         let known = load(&mut tx, shard, entries).await?;
         let mut batch = Batch { shard, now, head, known, rows: Vec::new(), again: HashMap::new() };
         let mut applied = Vec::with_capacity(entries.len());
@@ -174,12 +174,9 @@ impl Store {
             tx.rollback().await?;
             return Ok(applied);
         }
-        if !batch.rows.is_empty() {
-            bulk::insert(&mut tx, "notification_events", &COLUMNS, batch.rows, OnDuplicate::Fail).await?;
-            move_head(&mut tx, shard, batch.head).await?;
-        }
+        bulk::insert(&mut tx, "notification_events", &COLUMNS, batch.rows, OnDuplicate::Fail).await?;
         count_again(&mut tx, batch.again, now).await?;
-        tx.commit().await?;
+        tx.commit_with(&move_head(shard, batch.head)).await?;
         Ok(applied)
     }
 
@@ -287,23 +284,20 @@ impl From<AgainRow> for Redeliveries {
     }
 }
 
-async fn lock_shard(tx: &mut Tx, shard: Shard) -> Result<i64, StoreError> {
-    let mut statement = Query::select();
-    statement.column("head").from("log_shards").and_where(Expr::col("shard").eq(shard_column(shard)));
-    if tx.dialect() != Dialect::Sqlite {
-        statement.lock(LockType::Update);
-    }
-    let row: Option<HeadRow> = tx.first(&statement).await?;
-    row.map(|row| row.head).ok_or_else(|| StoreError::Corrupt(format!("log_shards has no shard {shard}")))
+fn head_of(shard: Shard) -> SelectStatement {
+    Query::select()
+        .column("head")
+        .from("log_shards")
+        .and_where(Expr::col("shard").eq(shard_column(shard)))
+        .to_owned()
 }
 
-async fn move_head(tx: &mut Tx, shard: Shard, head: i64) -> Result<(), StoreError> {
-    let statement = Query::update()
+fn move_head(shard: Shard, head: i64) -> UpdateStatement {
+    Query::update()
         .table("log_shards")
         .value("head", head)
         .and_where(Expr::col("shard").eq(shard_column(shard)))
-        .to_owned();
-    tx.exec(&statement).await.map(drop)
+        .to_owned()
 }
 
 /// Reads what the log has of these messages: the first event of each, and the whole stream where the
@@ -312,8 +306,13 @@ async fn load(tx: &mut Tx, shard: Shard, entries: &[Entry]) -> Result<HashMap<Me
     let mut known: HashMap<MessageId, Known> =
         entries.iter().map(|entry| (entry.message_id.clone(), Known::default())).collect();
     let ids = known.keys().map(MessageId::as_str).collect::<Vec<_>>();
-    let first = "select message_id, shard, position, content_hash from notification_events where version = 0";
-    let rows: Vec<KnownRow> = bulk::all_in(tx, first, "message_id", "", &ids).await?;
+    let first = Lookup {
+        columns: "message_id, shard, position, content_hash",
+        table: "notification_events",
+        key: "message_id",
+        filter: "version = 0",
+    };
+    let rows: Vec<KnownRow> = bulk::look_up(tx, first, &ids).await?;
     for row in rows {
         let (id, home) = (message_id(row.message_id)?, self::shard(row.shard)?);
         let Some(it) = known.get_mut(&id) else { continue };
@@ -332,10 +331,10 @@ async fn load(tx: &mut Tx, shard: Shard, entries: &[Entry]) -> Result<HashMap<Me
     ids.sort_unstable();
     ids.dedup();
     let ids: Vec<_> = ids.iter().map(MessageId::as_str).collect();
-    let names = COLUMNS.map(|it| it.name).join(", ");
-    let whole = format!("select {names} from notification_events where true");
-    let rows: Vec<EventRow> =
-        bulk::all_in(tx, &whole, "message_id", " order by message_id, version", &ids).await?;
+    let columns = COLUMNS.map(|it| it.name).join(", ");
+    let whole = Lookup { columns: &columns, table: "notification_events", key: "message_id", filter: "true" };
+    let mut rows: Vec<EventRow> = bulk::look_up(tx, whole, &ids).await?;
+    rows.sort_unstable_by_key(|row| (row.shard, row.position));
     for row in rows {
         let hash = row.content_hash.clone().map(content_hash).transpose()?;
         let event = row.decode()?;
@@ -495,18 +494,17 @@ fn redeliveries_of(message: &MessageId) -> SelectStatement {
         .to_owned()
 }
 
-/// Events of a shard after one position and, where given, up to another.
+/// Up to `limit` events of a shard after one position and, where given, up to another. Positions have
+/// no gaps, so a bound on them is a bound on their number, which no planner can get wrong.
 pub(super) fn range(shard: Shard, after: Position, upto: Option<Position>, limit: u64) -> SelectStatement {
-    let mut statement = select_events();
-    statement
+    let last = after.0.saturating_add_unsigned(limit);
+    let last = upto.map_or(last, |upto| std::cmp::min(last, upto.0));
+    select_events()
         .and_where(Expr::col("shard").eq(shard_column(shard)))
         .and_where(Expr::col("position").gt(after.0))
+        .and_where(Expr::col("position").lte(last))
         .order_by("position", Order::Asc)
-        .limit(limit);
-    if let Some(upto) = upto {
-        statement.and_where(Expr::col("position").lte(upto.0));
-    }
-    statement
+        .to_owned()
 }
 
 /// Reads a range of events within a transaction; what cannot be decoded ends the list and comes as

@@ -5,12 +5,13 @@
 //! moves the checkpoint in one transaction (ROWS-WITH-CHECKPOINT): exactly once, by any number of
 //! processes. An event that cannot be read stops the shard there (NEVER-SKIP).
 
-use sea_query::{Expr, ExprTrait, JoinType, LockBehavior, LockType, Order, Query};
+use sea_query::{Expr, ExprTrait, JoinType, Order, Query};
 use sqlx::FromRow;
 
 use super::{
-    Dialect, Mode, Store, StoreError, Tx,
+    Store, StoreError, Tx,
     bulk::{self, Cell, OnDuplicate, Spec},
+    db::Busy,
     log::{read_range, shard, shard_column},
     slots::physical,
 };
@@ -214,8 +215,9 @@ impl Store {
         limit: u64,
         upto: Option<Position>,
     ) -> Result<Step, ProjectError> {
-        let mut tx = self.db.begin(Mode::Write).await?;
-        let Some(after) = lock_checkpoint(&mut tx, projection.name(), slot, shard).await? else {
+        let place = slot_place(projection.name(), slot, shard);
+        let (mut tx, row) = self.db.begin_locking::<PositionRow>(&place, Busy::Skip).await?;
+        let Some(after) = row.map(|row| Position(row.position)) else {
             tx.rollback().await?;
             return Ok(Step::Busy);
         };
@@ -277,20 +279,8 @@ pub(super) fn slot_places(projection: &str, slot: Slot) -> sea_query::SelectStat
         .to_owned()
 }
 
-/// The checkpoint, or nothing when another process holds it.
-async fn lock_checkpoint(
-    tx: &mut Tx,
-    projection: &str,
-    slot: Slot,
-    shard: Shard,
-) -> Result<Option<Position>, StoreError> {
-    let mut statement = slot_places(projection, slot);
-    statement.and_where(Expr::col("shard").eq(shard_column(shard)));
-    if tx.dialect() != Dialect::Sqlite {
-        statement.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-    }
-    let row: Option<PositionRow> = tx.first(&statement).await?;
-    Ok(row.map(|row| Position(row.position)))
+fn slot_place(projection: &str, slot: Slot, shard: Shard) -> sea_query::SelectStatement {
+    slot_places(projection, slot).and_where(Expr::col("shard").eq(shard_column(shard))).to_owned()
 }
 
 pub(super) async fn move_checkpoint(

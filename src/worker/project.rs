@@ -4,7 +4,10 @@
 //! whoever finds it held goes on with another shard. Slots that are being rebuilt are left to the
 //! rebuild (LIVE-ONLY).
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
 
 use super::{Progress, WorkError, Worker};
 use crate::{
@@ -16,12 +19,17 @@ use crate::{
     wake::Wake,
 };
 
+/// The longest that events gather before the next step.
+const GATHER_MAX: Duration = Duration::from_millis(20);
+
 /// The projector.
 #[derive(Debug)]
 pub struct Project {
     ledger: Ledger,
     batch_max: u64,
     folded: Wake,
+    /// How long to let events gather before the next step.
+    gather: Duration,
 }
 
 /// One shard of one projection that is behind.
@@ -35,7 +43,7 @@ impl Project {
     /// Folds up to `batch_max` events of each shard in a step; rings `folded` after each that folded.
     #[must_use]
     pub const fn new(ledger: Ledger, batch_max: u64, folded: Wake) -> Self {
-        Self { ledger, batch_max, folded }
+        Self { ledger, batch_max, folded, gather: Duration::ZERO }
     }
 
     async fn fold(&self, behind: &Behind) -> Result<usize, ProjectError> {
@@ -55,15 +63,22 @@ impl Worker for Project {
     }
 
     async fn tick(&mut self) -> Result<Progress, WorkError> {
+        // A step costs the database more than the few events that came in its time: while there are
+        // few, as much time again is left to others. A lone event finds nobody gathering.
+        sleep(std::mem::take(&mut self.gather)).await;
+        let began = Instant::now();
         let store = self.ledger.store();
         let failed = |error| WorkError::retry("reading the checkpoints", error);
         let states = store.projection_states().await.map_err(failed)?;
         let checkpoints = store.checkpoints().await.map_err(failed)?;
         let behind = behind(&states, &checkpoints);
-        let (mut events, mut parked) = (0, None);
+        let (mut events, mut full, mut parked) = (0, false, None);
         for result in join_all(behind.iter().map(|it| self.fold(it))).await {
             match result {
-                Ok(count) => events += count,
+                Ok(count) => {
+                    events += count;
+                    full |= count as u64 >= self.batch_max;
+                }
                 // The other shards and projections run on; the loop tells of it once.
                 Err(error @ ProjectError::Parked { .. }) => parked = Some(error),
                 Err(error) => return Err(WorkError::retry("projecting", error)),
@@ -71,6 +86,9 @@ impl Worker for Project {
         }
         if events > 0 {
             self.folded.wake();
+            if !full {
+                self.gather = began.elapsed().min(GATHER_MAX);
+            }
             return Ok(Progress::Worked);
         }
         parked.map_or(Ok(Progress::Idle), |error| Err(WorkError::retry("projecting", error)))
