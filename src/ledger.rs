@@ -250,13 +250,11 @@ impl Ledger {
     }
 
     async fn append(&self, shard: Shard, entries: Vec<Entry>) -> Answer {
-        match self.inner.appenders.get(usize::from(shard.0)) {
-            Some(appender) => appender.append(entries).await,
-            None => {
-                let error = StoreError::Corrupt(format!("there is no shard {shard}"));
-                (entries, Err(LedgerError::from(error)))
-            }
-        }
+        let Some(appender) = self.inner.appenders.get(usize::from(shard.0)) else {
+            let error = StoreError::Corrupt(format!("there is no shard {shard}"));
+            return (entries, Err(LedgerError::from(error)));
+        };
+        appender.append(entries).await
     }
 
     /// Sends arrivals to the shards of their recipients, and on to where their id lives already.

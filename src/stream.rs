@@ -77,9 +77,9 @@ pub enum Command {
         /// What they did.
         mark: Mark,
     },
-    /// Targets are known now.
+    /// Targets are known now, or it is too late to wait for them.
     Plan {
-        /// One a target; at least one.
+        /// One a target; none suppresses what has expired.
         deliveries: Vec<PlannedDelivery>,
     },
     /// Claims a due delivery for a call.
@@ -238,6 +238,8 @@ impl Stream {
                 self.with(it.delivery_id, |delivery| delivery.follow(&it.decision));
             }
             Event::PushSuppressed(it) => {
+                // Before there is a plan it ends whatever would have been planned.
+                self.planned = true;
                 self.with(it.delivery_id, |delivery| delivery.phase = Phase::Suppressed);
             }
             Event::PushExhausted(it) => self.with(it.delivery_id, |delivery| {
@@ -349,8 +351,14 @@ fn mark_item(state: &Stream, recipient: &RecipientId, mark: Mark) -> Result<Vec<
 
 fn plan(state: &Stream, deliveries: &[PlannedDelivery], now: Timestamp) -> Result<Vec<Event>, Refusal> {
     let origin = state.origin.as_ref().ok_or(Refusal::UnknownMessage)?;
-    if state.planned || deliveries.is_empty() || !origin.message.for_push() {
+    if state.planned || !origin.message.for_push() {
         return Ok(Vec::new());
+    }
+    if deliveries.is_empty() {
+        let expired = origin.message.expires_at.is_some_and(|end| end <= now);
+        let delivery_id = DeliveryId::new(&origin.message.message_id, "");
+        let end = PushSuppressed { delivery_id, reason: SuppressReason::Expired };
+        return Ok(expired.then_some(Event::PushSuppressed(end)).into_iter().collect());
     }
     let mut events = vec![Event::PushPlanned(PushPlanned { deliveries: deliveries.to_vec() })];
     for plan in deliveries {

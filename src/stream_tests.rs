@@ -233,3 +233,22 @@ fn a_plan_is_made_once_and_ends_what_is_expired_already() {
     assert_eq!(run(&mut stream, &plan, START), Ok(vec!["push.planned"]));
     assert_eq!(run(&mut stream, &plan, START), Ok(vec![]));
 }
+
+#[test]
+fn what_expires_before_anybody_could_plan_it_is_ended_once() {
+    let mut late = message("one");
+    late.expires_at = Some(after(1000));
+    let arrival = Receive { message: late, content_hash: ContentHash([1; 32]), plan: vec![], claim: None };
+    let mut stream = Stream::default();
+    run(&mut stream, &Command::Receive(Box::new(arrival)), START).unwrap();
+    let nothing = Command::Plan { deliveries: vec![] };
+    assert_eq!(run(&mut stream, &nothing, after(999)), Ok(vec![]));
+    assert_eq!(run(&mut stream, &nothing, after(1000)), Ok(vec!["push.suppressed"]));
+    assert_eq!(run(&mut stream, &nothing, after(1001)), Ok(vec![]));
+    let plan = Command::Plan { deliveries: vec![planned()] };
+    assert_eq!(
+        run(&mut stream, &plan, after(1001)),
+        Ok(vec![]),
+        "a provider that comes later changes nothing"
+    );
+}

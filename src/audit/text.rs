@@ -115,7 +115,9 @@ fn shown(it: &Shown) -> String {
 fn line(entry: &Entry, audit: &Audit) -> Vec<String> {
     let event = &entry.0;
     let (what, mut detail) = words(event, audit);
-    if let Some(actor) = &event.metadata.actor {
+    // Who started an attempt is part of what it says.
+    let is_said = matches!(event.body, Event::PushAttemptStarted(_));
+    if let Some(actor) = event.metadata.actor.as_ref().filter(|_| !is_said) {
         let comma = if detail.is_empty() { "" } else { ", " };
         let _ = write!(detail, "{comma}by {}", clean(actor));
     }

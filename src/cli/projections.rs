@@ -1,6 +1,6 @@
 //! `projections`: how far they are, rebuilding them, proving them.
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, sync::Arc};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use crate::{
     clock::{Clock, SystemClock},
     projection::{self, Projection, Value},
     service,
-    store::{Checkpoint, Slot, Store},
+    store::{ShardStatus, Store},
     worker::rebuild::{Comparison, Difference, Rebuild, What},
 };
 
@@ -90,27 +90,26 @@ fn named(name: &str) -> anyhow::Result<&'static dyn Projection> {
 }
 
 async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Result<Exit> {
-    let (states, places) = (store.projection_states().await?, store.checkpoints().await?);
+    let status = store.projection_status(clock.now()).await?;
     let mut rows = Vec::new();
-    for state in &states {
-        for place in places.iter().filter(|it| it.projection == state.name && it.slot != Slot::Proof) {
-            let role = if place.slot == state.live {
-                "live"
-            } else if Some(place.slot) == state.building {
-                "building"
-            } else {
-                "old"
-            };
-            rows.push((role, place, waiting(store, place, clock).await?));
+    for it in &status {
+        let slots = [
+            ("live", it.live, &it.shards),
+            ("building", it.live.other(), &it.building_shards),
+            ("old", it.live.other(), &it.old_shards),
+        ];
+        for (role, slot, shards) in slots {
+            rows.extend(shards.iter().map(|place| (it.name.as_str(), role, slot.as_str(), place)));
         }
     }
-    let exit = if rows.iter().any(|(_, place, _)| place.parked.is_some()) { Exit::Wrong } else { Exit::Well };
+    let parked = rows.iter().any(|(.., place)| place.parked.is_some());
+    let exit = if parked { Exit::Wrong } else { Exit::Well };
     if output.json {
-        let row = |(role, place, waiting): &(&str, &Checkpoint, Duration)| {
+        let row = |(name, role, slot, place): &(&str, &str, &str, &ShardStatus)| {
             json!({
-                "projection": place.projection, "slot": place.slot.as_str(), "role": role,
+                "projection": name, "slot": slot, "role": role,
                 "shard": place.shard, "position": place.position, "head": place.head,
-                "lagEvents": place.head.0 - place.position.0, "lagSeconds": waiting.as_secs_f64(),
+                "lagEvents": place.lag_events, "lagSeconds": place.lag.as_secs_f64(),
                 "parked": place.parked,
             })
         };
@@ -121,32 +120,20 @@ async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Res
         "{:<12} {:<5} {:<9} {:>5} {:>12} {:>12} {:>10} {:>10}",
         "projection", "slot", "role", "shard", "position", "head", "lag", "lag s"
     ))?;
-    for (role, place, waiting) in &rows {
+    for (name, role, slot, place) in rows {
         print(format_args!(
-            "{:<12} {:<5} {:<9} {:>5} {:>12} {:>12} {:>10} {:>10.1}",
-            place.projection,
-            place.slot.as_str(),
-            role,
+            "{name:<12} {slot:<5} {role:<9} {:>5} {:>12} {:>12} {:>10} {:>10.1}",
             place.shard.0,
             place.position.0,
             place.head.0,
-            place.head.0 - place.position.0,
-            waiting.as_secs_f64(),
+            place.lag_events,
+            place.lag.as_secs_f64(),
         ))?;
         if let Some(reason) = &place.parked {
             print(format_args!("  parked: {reason}"))?;
         }
     }
     Ok(exit)
-}
-
-/// For how long the oldest event that is not folded has been waiting.
-async fn waiting(store: &Store, place: &Checkpoint, clock: &dyn Clock) -> anyhow::Result<Duration> {
-    if place.position >= place.head {
-        return Ok(Duration::ZERO);
-    }
-    let recorded = store.recorded_after(place.shard, place.position).await?;
-    Ok(recorded.map(|at| clock.now().since(at)).unwrap_or_default())
 }
 
 async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Output) -> anyhow::Result<Exit> {

@@ -17,7 +17,8 @@ use sea_query::{
 };
 use sea_query_sqlx::SqlxBinder;
 use sqlx::{
-    AssertSqlSafe, Database, Executor, FromRow, MySql, MySqlPool, PgPool, Pool, Postgres, Sqlite, SqlitePool,
+    AssertSqlSafe, ConnectOptions, Database, Executor, FromRow, MySql, MySqlPool, PgPool, Pool, Postgres,
+    Sqlite, SqlitePool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlRow},
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
@@ -193,7 +194,8 @@ pub enum Busy {
 }
 
 impl Db {
-    /// Opens the pools; connects at once, so that a wrong URL is noticed here.
+    /// Opens the pools; connects at once, so that a wrong URL is noticed here. The driver's own log of
+    /// statements is off: it prints whole lists of values.
     pub async fn connect(options: &DbOptions) -> Result<Self, StoreError> {
         let scheme = options.url.split(':').next().unwrap_or_default();
         match scheme {
@@ -213,6 +215,7 @@ impl Db {
             .pragma("cache_size", "-65536")
             .pragma("temp_store", "memory")
             .row_buffer_size(1024)
+            .disable_statement_logging()
             .statement_cache_capacity(256);
         let pool = || {
             let pool = SqlitePoolOptions::new().test_before_acquire(false);
@@ -225,7 +228,9 @@ impl Db {
     }
 
     async fn connect_postgres(options: &DbOptions) -> Result<Self, StoreError> {
-        let mut connect = PgConnectOptions::from_str(&options.url)?.application_name("notification-ledger");
+        let mut connect = PgConnectOptions::from_str(&options.url)?
+            .application_name("notification-ledger")
+            .disable_statement_logging();
         if options.pooler {
             connect = connect.extra_float_digits(None);
         } else {
@@ -256,7 +261,7 @@ impl Db {
                     Ok(())
                 })
             })
-            .connect_with(MySqlConnectOptions::from_str(&url)?)
+            .connect_with(MySqlConnectOptions::from_str(&url)?.disable_statement_logging())
             .await?;
         Ok(Self::MySql(pool))
     }

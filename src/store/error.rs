@@ -41,6 +41,7 @@ impl StoreError {
         match error {
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::BeginFailed
             | sqlx::Error::Protocol(_) => true,

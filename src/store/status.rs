@@ -23,6 +23,8 @@ pub struct ProjectionStatus {
     pub shards: Vec<ShardStatus>,
     /// The slot that is being rebuilt, shard by shard.
     pub building_shards: Vec<ShardStatus>,
+    /// The slot that was live before, shard by shard, as long as it is kept.
+    pub old_shards: Vec<ShardStatus>,
 }
 
 /// How far one slot has folded one shard.
@@ -56,7 +58,17 @@ impl Store {
             };
             let shards = self.shard_status(of(Some(live)), now).await?;
             let building_shards = self.shard_status(of(building), now).await?;
-            projections.push(ProjectionStatus { name, version, live, building, shards, building_shards });
+            let old = building.is_none().then(|| live.other());
+            let old_shards = self.shard_status(of(old), now).await?;
+            projections.push(ProjectionStatus {
+                name,
+                version,
+                live,
+                building,
+                shards,
+                building_shards,
+                old_shards,
+            });
         }
         Ok(projections)
     }

@@ -137,12 +137,13 @@ impl Hands {
         Done::Did { deed: Deed::Lose(lane), answers: self.apply_by_message(due, lose).await }
     }
 
-    /// Plans what a configured provider would take by now.
+    /// Plans what a configured provider would take by now, and ends what has expired without a plan.
     pub(super) async fn plan(self, due: Vec<Due>) -> Done {
         let now = self.ledger.now();
-        let plan = |_: &Due, message: &Message| {
+        let plan = |due: &Due, message: &Message| {
             let deliveries = self.ledger.routing().plan(message, now);
-            (!deliveries.is_empty()).then_some(Command::Plan { deliveries })
+            let expired = due.expires_at.is_some_and(|end| end <= now);
+            (expired || !deliveries.is_empty()).then_some(Command::Plan { deliveries })
         };
         Done::Did { deed: Deed::Plan, answers: self.apply_by_message(due, plan).await }
     }

@@ -298,6 +298,23 @@ async fn a_push_that_no_provider_took_is_planned_once_one_would() {
 }
 
 #[tokio::test]
+async fn a_push_that_no_provider_took_ends_when_it_expires() {
+    let (world, bravo) = (World::new().await, Scripted::new("bravo"));
+    let mut process = world.process("w-1", false, &[configured(&bravo, OnUnknown::Retry)]);
+    let fields = json!({"push": {"provider": "acme"}, "expiresAt": "2026-11-22T09:00:05Z"});
+    process.accept("m-1", fields).await;
+    world.advance_s(4);
+    process.work(&world).await;
+    assert_eq!(world.kinds("m-1").await, Vec::<&str>::new());
+    world.advance_s(1);
+    process.work(&world).await;
+    let [Event::PushSuppressed(it)] = &world.all("push.suppressed").await[..] else { panic!() };
+    assert_eq!(it.reason, SuppressReason::Expired);
+    process.work(&world).await;
+    assert_eq!(world.all("push.suppressed").await.len(), 1);
+}
+
+#[tokio::test]
 async fn deliveries_of_a_provider_that_is_not_configured_here_are_left_alone() {
     let (world, acme, process) = setup().await;
     let bravo = Scripted::new("bravo");
