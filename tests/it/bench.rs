@@ -15,13 +15,15 @@ use crate::support::{
     database::{Kind, TestDb},
     eventually,
     ledger::{TestLedger, incoming, open_url, project_all},
-    random_name,
+    queue::ACCESS_KEY,
+    random_name, variable,
 };
 
 fn bench(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_notification-ledger"));
     command.arg("bench").args(arguments).current_dir(folder).kill_on_drop(true);
     command.env_remove("RUST_LOG").env("TMPDIR", folder);
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", ACCESS_KEY);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -51,7 +53,9 @@ async fn every_benchmark_runs(kind: Kind) {
     let (db, folder) = (TestDb::new(kind).await, tempfile::tempdir().unwrap());
     let sqlite = format!("sqlite://{}", folder.path().join("beside.db").display());
     let url = if kind == Kind::Sqlite { sqlite.as_str() } else { db.url() };
+    let queue = format!("ingest --messages 70 --pollers 2 --sqs {}", variable("LEDGER_TEST_SQS_ENDPOINT"));
     for (arguments, expected) in [
+        (queue.as_str(), 1),
         ("append --messages 700", 1),
         ("project --messages 300", 4),
         ("ingest --seconds 1 --connections 3", 3),

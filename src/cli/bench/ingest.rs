@@ -1,4 +1,5 @@
-//! `bench ingest`: messages one by one over HTTP, or as lines of a file, beside the bare database.
+//! `bench ingest`: messages one by one over HTTP, as lines of a file, or out of a queue, beside the bare
+//! database or a bare client.
 
 use std::{
     net::SocketAddr,
@@ -14,6 +15,7 @@ use super::{
     Run, backfill, bar,
     http1::Client,
     load::{BATCH, Kind, Load},
+    queue,
     report::{Figure, Raw, Target, Unit},
     samples::{Samples, millis, per_second},
     served::Served,
@@ -28,7 +30,7 @@ use crate::{
 /// How long the load runs before it is counted.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Take in messages: one by one over HTTP, or with --file as lines of a file
+/// Take in messages: one by one over HTTP, with --file as lines of a file, with --sqs out of a queue
 ///
 /// Over HTTP: the service runs in this process with every role and answers on loopback; each connection
 /// is kept alive and posts a single message at a time. Beside it: one row a commit on one connection,
@@ -36,27 +38,39 @@ const WARM_UP: Duration = Duration::from_secs(1);
 ///
 /// With --file: newline-delimited JSON as the command `ingest` reads it, without the service. Beside it:
 /// the same rows by plain inserts of 500 rows over as many connections as the log has shards.
+///
+/// With --sqs: a queue that is made for it and removed at the end, emptied as the role `ingest` does it.
+/// Beside it: a bare loop that receives and deletes, with as many pollers. Credentials and region come
+/// from where the AWS tools take them.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Connections that post at the same time
-    #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "file", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 64, conflicts_with = "prepared", value_parser = clap::value_parser!(u16).range(1..=4096))]
     connections: u16,
 
     /// How long a round takes, for each side
-    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "file", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "prepared", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
 
     /// Run the service with the API alone: nothing is folded into projections meanwhile
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, conflicts_with = "prepared")]
     api_only: bool,
 
     /// Read a file of --messages lines instead
-    #[arg(long)]
+    #[arg(long, group = "prepared")]
     file: bool,
 
-    /// Lines of the file in a round
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "file", value_parser = clap::value_parser!(u64).range(1..))]
-    messages: u64,
+    /// Empty a queue at this server instead, such as http://127.0.0.1:4566
+    #[arg(long, value_name = "ENDPOINT_URL", group = "prepared")]
+    sqs: Option<String>,
+
+    /// Pollers of the queue
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "sqs", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pollers: u16,
+
+    /// Lines of the file (1,000,000 unless told) or messages in the queue (10,000) in a round
+    #[arg(long, value_name = "N", requires = "prepared", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
 
     #[command(flatten)]
     pub(super) run: Run,
@@ -73,8 +87,10 @@ struct Rounds {
 
 impl Options {
     pub(super) fn setup(&self, stage: &Stage) -> Vec<(&'static str, String)> {
-        let mut setup = if self.file {
-            vec![("messages", self.messages.to_string())]
+        let mut setup = if self.sqs.is_some() {
+            vec![("messages", self.messages().to_string()), ("pollers", self.pollers.to_string())]
+        } else if self.file {
+            vec![("messages", self.messages().to_string())]
         } else {
             let roles = if self.api_only { "api" } else { "all" };
             vec![
@@ -88,9 +104,17 @@ impl Options {
         setup
     }
 
+    fn messages(&self) -> u64 {
+        self.messages.unwrap_or(if self.sqs.is_some() { 10_000 } else { 1_000_000 })
+    }
+
     pub(super) async fn measure(&self, stage: &Stage) -> anyhow::Result<Vec<Figure>> {
+        let (messages, rounds) = (self.messages(), self.run.rounds);
+        if let Some(endpoint) = &self.sqs {
+            return queue::measure(stage, endpoint, self.pollers.into(), messages, rounds).await;
+        }
         if self.file {
-            return backfill::measure(stage, self.messages, self.run.rounds).await;
+            return backfill::measure(stage, messages, rounds).await;
         }
         stage.baseline.make_events().await?;
         let bar = bar("rounds", u64::from(self.run.rounds));

@@ -13,6 +13,7 @@ mod inbox;
 mod ingest;
 mod load;
 mod project;
+mod queue;
 mod report;
 mod samples;
 mod served;
