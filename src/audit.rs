@@ -8,6 +8,8 @@
 mod summary;
 mod text;
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
@@ -92,7 +94,7 @@ impl Audit {
     pub fn new(evidence: Evidence) -> Option<Self> {
         let Evidence { events, content_hash, redeliveries, reach, rows } = evidence;
         let Event::MessageReceived(first) = &events.first()?.body else { return None };
-        let message = masked_message(first.message.clone());
+        let message = masked_message(&first.message);
         let folded = fold_rows(&events);
         let state = Summary::from(folded.message?);
         let deliveries = folded.deliveries.into_iter().map(DeliverySummary::from).collect();
@@ -149,8 +151,8 @@ fn fold_rows(events: &[Recorded]) -> MessageRows {
 impl Entry {
     fn masked(mut event: Recorded) -> Self {
         match &mut event.body {
-            Event::MessageReceived(it) => it.message = masked_message(it.message.clone()),
-            Event::MessageConflicted(it) => it.message = masked_message(it.message.clone()),
+            Event::MessageReceived(it) => it.message = Arc::new(masked_message(&it.message)),
+            Event::MessageConflicted(it) => it.message = Arc::new(masked_message(&it.message)),
             Event::PushPlanned(it) => {
                 for delivery in &mut it.deliveries {
                     delivery.target = masked_target(&delivery.target);
@@ -176,7 +178,8 @@ impl Entry {
     }
 }
 
-fn masked_message(mut message: Message) -> Message {
+fn masked_message(message: &Message) -> Message {
+    let mut message = message.clone();
     if let Some(push) = &mut message.push {
         for target in &mut push.targets {
             *target = masked_target(target);

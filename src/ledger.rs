@@ -189,7 +189,12 @@ impl Ledger {
         let entry = Entry {
             message_id: message.message_id.clone(),
             occurred_at: message.occurred_at.unwrap_or(now),
-            command: Command::Receive(Box::new(Receive { message, content_hash, plan, claim })),
+            command: Command::Receive(Box::new(Receive {
+                message: Arc::new(message),
+                content_hash,
+                plan,
+                claim,
+            })),
             metadata,
         };
         (entry, permits)

@@ -33,7 +33,7 @@ pub struct Stream {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Origin {
     /// The message that stays.
-    pub message: Message,
+    pub message: Arc<Message>,
     /// The hash of its content.
     pub content_hash: ContentHash,
 }
@@ -115,7 +115,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receive {
     /// What came.
-    pub message: Message,
+    pub message: Arc<Message>,
     /// The hash of its content.
     pub content_hash: ContentHash,
     /// Its deliveries, where they are known already.
@@ -210,7 +210,7 @@ impl Stream {
         match event {
             Event::MessageReceived(it) => {
                 let content_hash = content_hash.unwrap_or(ContentHash([0; 32]));
-                self.origin = Some(Arc::new(Origin { message: it.message.clone(), content_hash }));
+                self.origin = Some(Arc::new(Origin { message: Arc::clone(&it.message), content_hash }));
             }
             Event::MessageConflicted(it) => self.conflicts.push(it.content_hash),
             Event::MessageCancelled(_) => self.cancelled = true,
@@ -312,11 +312,11 @@ fn receive(state: &Stream, arrival: &Receive, now: Timestamp) -> Result<Vec<Even
         } else if state.conflicts.contains(&arrival.content_hash) {
             Err(Refusal::ConflictKnown)
         } else {
-            let (content_hash, message) = (arrival.content_hash, arrival.message.clone());
+            let (content_hash, message) = (arrival.content_hash, Arc::clone(&arrival.message));
             Ok(vec![Event::MessageConflicted(MessageConflicted { content_hash, message })])
         };
     }
-    let mut events = vec![Event::MessageReceived(MessageReceived { message: arrival.message.clone() })];
+    let mut events = vec![Event::MessageReceived(MessageReceived { message: Arc::clone(&arrival.message) })];
     if !arrival.plan.is_empty() {
         events.push(Event::PushPlanned(PushPlanned { deliveries: arrival.plan.clone() }));
     }

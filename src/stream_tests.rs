@@ -54,7 +54,7 @@ fn planned() -> PlannedDelivery {
 
 fn arrival(title: &str, hash: u8, plan: Vec<PlannedDelivery>, claim: Option<Claim>) -> Command {
     let content_hash = ContentHash([hash; 32]);
-    Command::Receive(Box::new(Receive { message: message(title), content_hash, plan, claim }))
+    Command::Receive(Box::new(Receive { message: message(title).into(), content_hash, plan, claim }))
 }
 
 fn claim(worker: &str, seconds: u64) -> Claim {
@@ -238,7 +238,8 @@ fn a_plan_is_made_once_and_ends_what_is_expired_already() {
 fn what_expires_before_anybody_could_plan_it_is_ended_once() {
     let mut late = message("one");
     late.expires_at = Some(after(1000));
-    let arrival = Receive { message: late, content_hash: ContentHash([1; 32]), plan: vec![], claim: None };
+    let arrival =
+        Receive { message: late.into(), content_hash: ContentHash([1; 32]), plan: vec![], claim: None };
     let mut stream = Stream::default();
     run(&mut stream, &Command::Receive(Box::new(arrival)), START).unwrap();
     let nothing = Command::Plan { deliveries: vec![] };

@@ -19,7 +19,7 @@ const BODY: &str = r#"{"messageId":"m-42","notificationType":["APP_NOTIFICATION"
     "push":{"targets":[{"token":"secret-device-token-9f2c"},{"topic":"passes"}]}}"#;
 
 fn received(body: &str) -> MessageReceived {
-    MessageReceived { message: parse(body.as_bytes(), Outside::default()).unwrap().message }
+    MessageReceived { message: parse(body.as_bytes(), Outside::default()).unwrap().message.into() }
 }
 
 fn time(text: &str) -> Timestamp {

@@ -6,6 +6,8 @@
 pub mod codec;
 mod push;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -66,7 +68,7 @@ pub enum Event {
 #[serde(rename_all = "camelCase")]
 pub struct MessageReceived {
     /// The message as parsed.
-    pub message: Message,
+    pub message: Arc<Message>,
 }
 
 /// `message.conflicted`: written once per other content.
@@ -76,7 +78,7 @@ pub struct MessageConflicted {
     /// Hash of the other content.
     pub content_hash: ContentHash,
     /// The other content, whole.
-    pub message: Message,
+    pub message: Arc<Message>,
 }
 
 /// `message.cancelled`

@@ -154,7 +154,7 @@ impl History {
         let claim = (it.how >= 192).then(|| self.claim());
         // Half of what comes again says something else.
         let content_hash = ContentHash([it.how / 128; 32]);
-        Command::Receive(Box::new(Receive { message, content_hash, plan, claim }))
+        Command::Receive(Box::new(Receive { message: message.into(), content_hash, plan, claim }))
     }
 
     fn plan(&self, message: &MessageId) -> Vec<PlannedDelivery> {

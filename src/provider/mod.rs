@@ -111,7 +111,7 @@ pub struct Push {
     /// Where to.
     pub target: Target,
     /// What to say.
-    pub message: Message,
+    pub message: Arc<Message>,
 }
 
 /// What a call came to.
@@ -172,7 +172,13 @@ mod tests {
         .unwrap();
         let target = Target::Token("dev/ce+token=1234".into());
         let delivery_id = DeliveryId::new(&message.message_id, &target.canonical());
-        Push { delivery_id, attempt: 2, provider_key: delivery_id.to_string(), target, message }
+        Push {
+            delivery_id,
+            attempt: 2,
+            provider_key: delivery_id.to_string(),
+            target,
+            message: Arc::new(message),
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! The answers are hints. The projection may lag behind the log; whether a delivery is really waiting
 //! is decided under the shard's lock when it is claimed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use sea_query::{CaseStatement, Expr, ExprTrait, Func, Order, Query};
 use sqlx::FromRow;
@@ -172,7 +172,7 @@ impl Store {
     }
 
     /// The messages of these ids as they were received.
-    pub async fn received(&self, ids: &[&MessageId]) -> Result<HashMap<MessageId, Message>, StoreError> {
+    pub async fn received(&self, ids: &[&MessageId]) -> Result<HashMap<MessageId, Arc<Message>>, StoreError> {
         let lookup = Lookup {
             columns: "shard, position, message_id, schema_version, type, payload",
             table: "notification_events",

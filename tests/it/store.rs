@@ -21,8 +21,12 @@ use crate::support::{
 
 fn entry(id: &str, recipient: &str, title: &str) -> Entry {
     let parsed = parse(&body(id, recipient, json!({ "title": title })), Outside::default()).unwrap();
-    let arrival =
-        Receive { message: parsed.message, content_hash: parsed.content_hash, plan: Vec::new(), claim: None };
+    let arrival = Receive {
+        message: parsed.message.into(),
+        content_hash: parsed.content_hash,
+        plan: Vec::new(),
+        claim: None,
+    };
     Entry {
         message_id: MessageId::new(id).unwrap(),
         command: Command::Receive(Box::new(arrival)),
@@ -81,11 +85,11 @@ for_each_database! {
             "deliverAt": "2026-11-22T09:00:00.123456Z", "future": {"kept": true}});
         let parsed = parse(&body("m:1._-", "사용자 🙂", fields), Outside::default()).unwrap();
         let message = parsed.message.clone();
-        let arrival = Receive { message: parsed.message, content_hash: parsed.content_hash, plan: vec![], claim: None };
+        let arrival = Receive { message: parsed.message.into(), content_hash: parsed.content_hash, plan: vec![], claim: None };
         let entry = Entry { command: Command::Receive(Box::new(arrival)), ..entry("m:1._-", "u", "t") };
         store.append(Shard(0), &[entry], now()).await.unwrap();
         let events = store.events_after(Shard(0), Position(0), 10).await.unwrap();
-        assert!(matches!(&events[0].body, Event::MessageReceived(it) if it.message == message));
+        assert!(matches!(&events[0].body, Event::MessageReceived(it) if *it.message == message));
         assert_eq!(events[0].recipient_id.as_str(), "사용자 🙂");
         assert_eq!((events[0].occurred_at.as_micros(), events[0].recorded_at.as_micros()), (7, 1_000));
         store.close().await;

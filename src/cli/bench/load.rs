@@ -211,7 +211,12 @@ fn entry(parsed: Parsed, plan: Vec<PlannedDelivery>, now: Timestamp) -> Entry {
     Entry {
         message_id: message.message_id.clone(),
         occurred_at: message.occurred_at.unwrap_or(now),
-        command: Command::Receive(Box::new(Receive { message, content_hash, plan, claim: None })),
+        command: Command::Receive(Box::new(Receive {
+            message: Arc::new(message),
+            content_hash,
+            plan,
+            claim: None,
+        })),
         metadata: Metadata { ingress: Some(INGRESS.to_owned()), ..Metadata::default() },
     }
 }

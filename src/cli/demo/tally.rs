@@ -165,7 +165,7 @@ mod tests {
             r#"{{"messageId":"{id}","notificationType":{kind},"recipientId":"user-1","title":"t","locale":"ko"}}"#
         );
         Event::MessageReceived(MessageReceived {
-            message: parse(body.as_bytes(), Outside::default()).unwrap().message,
+            message: parse(body.as_bytes(), Outside::default()).unwrap().message.into(),
         })
     }
 

@@ -1,6 +1,12 @@
 //! What the declarative provider sends, and what it makes of answers, over real connections.
 
-use std::{convert::Infallible, future::Future, pin::pin, sync::Mutex, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -259,7 +265,7 @@ async fn every_answer_becomes_the_outcome_that_the_rules_or_its_status_say() {
         }));
         for (number, (status, headers, body, expected)) in cases.into_iter().enumerate() {
             let mut push = push();
-            push.message.data.insert("case".into(), number.into());
+            Arc::make_mut(&mut push.message).data.insert("case".into(), number.into());
             let outcome = configured.provider.push(&push).await;
             assert_eq!(outcome, expected, "{status} {headers:?} {body}");
         }

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::{message::Message, provider::tests::push};
+use std::sync::Arc;
+
 use serde_json::json;
 
 fn secrets() -> Secrets {
@@ -17,7 +19,7 @@ fn bare() -> Push {
         "messageId": "m-1", "notificationType": ["PUSH"], "recipientId": "user-1", "title": "Hello",
     }))
     .unwrap();
-    Push { message, target: Target::Alias("user-1".into()), ..push() }
+    Push { message: Arc::new(message), target: Target::Alias("user-1".into()), ..push() }
 }
 
 fn body(template: &Value, push: &Push) -> Option<Value> {
@@ -57,7 +59,7 @@ fn inside_a_text_values_are_written_out_and_missing_ones_are_empty() {
 #[test]
 fn quotes_in_a_message_cannot_leave_their_text() {
     let mut push = bare();
-    push.message.title = "\",\"admin\":true,\"x\":\"{{secret.key}}".into();
+    Arc::make_mut(&mut push.message).title = "\",\"admin\":true,\"x\":\"{{secret.key}}".into();
     let expected = json!({"t": push.message.title, "u": format!("> {}", push.message.title)});
     assert_eq!(body(&json!({"t": "{{title}}", "u": "> {{title}}"}), &push), Some(expected));
 }
@@ -132,7 +134,7 @@ fn values_cannot_lead_a_url_elsewhere() {
 fn header_values_cannot_start_a_new_line() {
     let header = |template: &str, title: &str| {
         let mut push = bare();
-        push.message.title = title.into();
+        Arc::make_mut(&mut push.message).title = title.into();
         let text = Text::parse(template, &secrets()).unwrap();
         text.header(&Scope { push: &push, now: now() })
     };

@@ -218,7 +218,7 @@ impl Hands {
                 attempt: attempt.attempt,
                 provider_key: attempt.provider_key,
                 target,
-                message: origin.message.clone(),
+                message: Arc::clone(&origin.message),
             };
             let begin = Instant::now();
             let outcome = push_guarded(&configured, &push).await;

@@ -86,7 +86,7 @@ async fn the_documented_onesignal_example_sends_and_understands_what_that_vendor
             ("limit", Retry, "API rate limit exceeded"),
         ] {
             let mut push = Push { target: Target::Alias("user-1".into()), ..push() };
-            push.message.data.insert("case".into(), case.into());
+            Arc::make_mut(&mut push.message).data.insert("case".into(), case.into());
             let failure = failure(configured.provider.push(&push).await);
             assert_eq!((failure.class, failure.code.as_str()), (class, code), "{case}");
             assert_eq!(failure.retry_after, Some(Duration::from_secs(30)));
