@@ -89,6 +89,14 @@ pub enum LedgerError {
     Stopping,
 }
 
+impl LedgerError {
+    /// Whether it is about these very entries, so that the same cannot succeed later.
+    #[must_use]
+    pub fn blames_rows(&self) -> bool {
+        matches!(self, Self::Failed(error) if error.blames_rows())
+    }
+}
+
 impl From<StoreError> for LedgerError {
     fn from(error: StoreError) -> Self {
         if error.is_transient() { Self::Unavailable(Arc::new(error)) } else { Self::Failed(Arc::new(error)) }
@@ -165,7 +173,7 @@ impl Ledger {
             .collect();
         let applied = self.apply(entries).await;
         let settle = |(applied, permits): (Result<Applied, LedgerError>, _)| {
-            applied.map(|applied| self.settle(applied, permits))
+            applied.and_then(|applied| self.settle(applied, permits))
         };
         let receipts: Vec<_> = applied.into_iter().zip(permits).map(settle).collect();
         count(ingress.as_deref().unwrap_or("unknown"), &receipts);
@@ -200,8 +208,8 @@ impl Ledger {
         (entry, permits)
     }
 
-    fn settle(&self, applied: Applied, permits: Permits) -> Receipt {
-        match applied {
+    fn settle(&self, applied: Applied, permits: Permits) -> Result<Receipt, LedgerError> {
+        Ok(match applied {
             Applied::Appended { cursor, events, origin } => {
                 if let (Some(dispatch), Some(origin)) = (&self.inner.dispatch, origin) {
                     dispatch.send(&events, &origin, permits);
@@ -219,9 +227,12 @@ impl Ledger {
                     _ => Receipt::Redelivered(cursor),
                 }
             }
-            // `apply` follows these; what is left is a message whose home could not be agreed upon.
-            Applied::Elsewhere(shard) => Receipt::Conflict(Cursor { shard, ..Cursor::start() }),
-        }
+            // `apply` follows these; nothing is on record of a message that is still sent elsewhere.
+            Applied::Elsewhere(shard) => {
+                let error = format!("shard {shard} is named as a message's home and does not have it");
+                return Err(StoreError::Corrupt(error).into());
+            }
+        })
     }
 
     /// Does what a recipient did with inbox items. Each answer is the cursor to read one's own write

@@ -144,6 +144,9 @@ pub struct Running {
 }
 
 /// Starts everything that the configured roles ask for; it ends when the tasks' stop is asked for.
+///
+/// First everything that can fail is made ready: keys, providers, the database, queues, the API's
+/// socket. Only then anything runs, so that a start that fails takes no message and claims no delivery.
 pub async fn start(
     config: &Config,
     clock: Arc<dyn Clock>,
@@ -163,10 +166,19 @@ pub async fn start_on(
 ) -> anyhow::Result<Running> {
     let roles = config.service.role_set();
     let has = |role| roles.contains(&role);
-    let worker = config.delivery.worker_name();
+    let keys = config.api.read_keys().map_err(ConfigError::Invalid)?;
     let providers = build_providers(config, &clock)?;
+    let queues = if has(Role::Ingest) { open_queues(config).await? } else { Vec::new() };
+    let worker = config.delivery.worker_name();
     let worker = has(Role::Deliver).then_some(worker.as_str());
     let Opened { ledger, appenders, providers, dispatched } = open(config, clock, providers, worker).await?;
+    let listener = match listener {
+        _ if !has(Role::Api) => None,
+        Some(listener) => Some(listener),
+        None => Some(listen(config).await?),
+    };
+    let api = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+
     for appender in appenders {
         // Ends when the last clone of the ledger is gone, that is after everybody else.
         tasks.spawn_finite("append", appender.run().map(Ok::<_, BoxError>));
@@ -183,53 +195,43 @@ pub async fn start_on(
         let deliver = Deliver::new(ledger.clone(), dispatched, providers.into_values(), &options);
         tasks.spawn("deliver", deliver.run(folded.clone(), stop.clone()));
     }
-    if has(Role::Ingest) {
-        start_ingest(config, &ledger, tasks).await?;
+    for (queue, pollers_max) in queues {
+        for poller in ingest::pollers(queue, ledger.clone(), pollers_max) {
+            let (name, stop) = (poller.name(), stop.clone());
+            tasks.spawn(name, poller.run(stop).map(Ok::<_, BoxError>));
+        }
     }
-    let upkeep = telemetry::upkeep(metrics.clone(), stop);
+    let upkeep = telemetry::upkeep(metrics.clone(), stop.clone());
     tasks.spawn("metrics", upkeep.map(Ok::<_, BoxError>));
-    let api = if has(Role::Api) {
-        Some(start_api(config, ledger.clone(), tasks, metrics, listener).await?)
-    } else {
-        None
-    };
+    if let Some(listener) = listener {
+        let settings = http::Settings {
+            wait_for_projection: config.api.wait_for_projection,
+            body_limit_bytes: config.api.body_limit_bytes,
+            request_timeout: config.api.request_timeout,
+        };
+        let app = App { ledger: ledger.clone(), keys, settings, metrics: Some(metrics) };
+        tasks.spawn("api", http::serve(listener, app, stop));
+    }
     Ok(Running { api, ledger })
 }
 
-/// Answers on the API's socket, opened here unless it is open already.
-async fn start_api(
-    config: &Config,
-    ledger: Ledger,
-    tasks: &Tasks,
-    metrics: PrometheusHandle,
-    listener: Option<TcpListener>,
-) -> anyhow::Result<SocketAddr> {
+/// Opens the API's socket.
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     let api = &config.api;
-    let keys = api.read_keys().map_err(ConfigError::Invalid)?;
-    let listener = match listener {
-        Some(listener) => listener,
-        None => TcpListener::bind(api.bind)
-            .await
-            .with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?,
-    };
+    let listener = TcpListener::bind(api.bind).await;
+    let listener = listener.with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?;
     let address = listener.local_addr()?;
     if api.keys.is_empty() {
         tracing::warn!(%address, "no API key is configured: the API answers everybody on this machine, and nobody else");
     } else {
         tracing::info!(%address, keys = api.keys.len(), "the API answers callers with a key");
     }
-    let settings = http::Settings {
-        wait_for_projection: api.wait_for_projection,
-        body_limit_bytes: api.body_limit_bytes,
-        request_timeout: api.request_timeout,
-    };
-    let app = App { ledger, keys, settings, metrics: Some(metrics) };
-    tasks.spawn("api", http::serve(listener, app, tasks.stop().soft()));
-    Ok(address)
+    Ok(listener)
 }
 
-/// Starts the pollers of every configured queue.
-async fn start_ingest(config: &Config, ledger: &Ledger, tasks: &Tasks) -> anyhow::Result<()> {
+/// Finds every configured queue.
+async fn open_queues(config: &Config) -> anyhow::Result<Vec<(Sqs, usize)>> {
+    let mut queues = Vec::new();
     for queue in &config.ingest.sqs {
         let options = SqsOptions {
             name: queue.name.clone(),
@@ -240,12 +242,9 @@ async fn start_ingest(config: &Config, ledger: &Ledger, tasks: &Tasks) -> anyhow
             wait: queue.wait,
             weak_ids: queue.weak_ids,
         };
-        let source =
-            Sqs::open(options).await.with_context(|| format!("queue {} cannot be used", queue.name))?;
-        for poller in ingest::pollers(source, ledger.clone(), queue.pollers_max) {
-            let (name, stop) = (poller.name(), tasks.stop().soft());
-            tasks.spawn(name, poller.run(stop).map(Ok::<_, BoxError>));
-        }
+        let source = Sqs::open(options).await;
+        let source = source.with_context(|| format!("queue {} cannot be used", queue.name))?;
+        queues.push((source, queue.pollers_max));
     }
-    Ok(())
+    Ok(queues)
 }

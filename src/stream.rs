@@ -53,6 +53,8 @@ struct Delivery {
     plan: PlannedDelivery,
     attempts: u32,
     phase: Phase,
+    /// Attempts whose outcome is recorded, in time or late.
+    heard: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,12 +230,18 @@ impl Stream {
                 delivery.attempts = it.attempt;
                 delivery.phase = Phase::Attempting { lease_until: it.lease_until };
             }),
-            Event::PushAttemptSucceeded(it) if it.settles => {
-                self.with(it.delivery_id, |delivery| delivery.phase = Phase::Accepted);
-            }
-            Event::PushAttemptFailed(it) if it.settles => {
-                self.with(it.delivery_id, |delivery| delivery.follow(&it.decision));
-            }
+            Event::PushAttemptSucceeded(it) => self.with(it.delivery_id, |delivery| {
+                delivery.heard.push(it.attempt);
+                if it.settles {
+                    delivery.phase = Phase::Accepted;
+                }
+            }),
+            Event::PushAttemptFailed(it) => self.with(it.delivery_id, |delivery| {
+                delivery.heard.push(it.attempt);
+                if it.settles {
+                    delivery.follow(&it.decision);
+                }
+            }),
             Event::PushAttemptLost(it) => {
                 self.with(it.delivery_id, |delivery| delivery.follow(&it.decision));
             }
@@ -248,10 +256,7 @@ impl Stream {
                     Verdict::Unknown => Phase::Unknown,
                 };
             }),
-            Event::PushAttemptSucceeded(_)
-            | Event::PushAttemptFailed(_)
-            | Event::PushReceipt(_)
-            | Event::MessageErased(_) => {}
+            Event::PushReceipt(_) | Event::MessageErased(_) => {}
         }
     }
 
@@ -269,7 +274,7 @@ impl Stream {
 impl Delivery {
     const fn new(plan: PlannedDelivery) -> Self {
         let phase = Phase::Scheduled { due_at: plan.due_at };
-        Self { plan, attempts: 0, phase }
+        Self { plan, attempts: 0, phase, heard: Vec::new() }
     }
 
     /// `GiveUp` changes nothing by itself: `push.exhausted` follows and says how it ended.
@@ -412,6 +417,10 @@ fn outcome(
 ) -> Result<Vec<Event>, Refusal> {
     if attempt == 0 || attempt > delivery.attempts {
         return Err(Refusal::LostRace);
+    }
+    if delivery.heard.contains(&attempt) {
+        // Asked again, because the answer of the first time was lost.
+        return Ok(Vec::new());
     }
     let in_flight = matches!(delivery.phase, Phase::Attempting { .. }) && attempt == delivery.attempts;
     let (delivery_id, provider) = (delivery.plan.delivery_id, delivery.plan.provider.clone());

@@ -182,8 +182,10 @@ fn a_late_acceptance_ends_what_is_open_and_a_late_failure_changes_nothing() {
     let mut stream = received();
     run(&mut stream, &start_at("a"), START).unwrap();
     run(&mut stream, &lost(1, retry_at(40)), after(30)).unwrap();
-    run(&mut stream, &failed(1, give_up()), after(31)).unwrap();
-    assert_eq!(run(&mut stream, &start_at("b"), after(40)), Ok(vec!["push.attempt_started"]));
+    let mut failed_late = stream.clone();
+    run(&mut failed_late, &failed(1, give_up()), after(31)).unwrap();
+    assert_eq!(run(&mut failed_late, &start_at("b"), after(40)), Ok(vec!["push.attempt_started"]));
+    run(&mut stream, &start_at("b"), after(40)).unwrap();
     run(&mut stream, &accepted(1), after(41)).unwrap();
     assert_eq!(run(&mut stream, &failed(2, retry_at(50)), after(42)), Ok(vec!["push.attempt_failed"]));
     assert_eq!(run(&mut stream, &start_at("b"), after(60)), Err(Refusal::LostRace), "it was accepted");
@@ -207,6 +209,18 @@ fn what_expired_is_suppressed_before_and_exhausted_after_an_attempt() {
     run(&mut stream, &start_at("a"), START).unwrap();
     run(&mut stream, &failed(1, retry_at(60)), START).unwrap();
     assert_eq!(run(&mut stream, &start_at("a"), after(1000)), Ok(vec!["push.exhausted"]));
+}
+
+#[test]
+fn an_outcome_is_recorded_once_however_often_it_is_told() {
+    let mut stream = received();
+    run(&mut stream, &start_at("a"), START).unwrap();
+    assert_eq!(run(&mut stream, &failed(1, retry_at(0)), START), Ok(vec!["push.attempt_failed"]));
+    assert_eq!(run(&mut stream, &failed(1, retry_at(0)), START), Ok(vec![]));
+    run(&mut stream, &start_at("a"), START).unwrap();
+    assert_eq!(run(&mut stream, &lost(2, retry_at(60)), after(30)), Ok(vec!["push.attempt_lost"]));
+    assert_eq!(run(&mut stream, &accepted(2), after(31)), Ok(vec!["push.attempt_succeeded"]), "late");
+    assert_eq!(run(&mut stream, &accepted(2), after(31)), Ok(vec![]));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn check(global: &Global, output: Output) -> anyhow::Result<Exit> {
 }
 
 /// What only shows when secrets are read and providers are built.
-fn beyond_values(loaded: &Loaded) -> Vec<Problem> {
+pub(super) fn beyond_values(loaded: &Loaded) -> Vec<Problem> {
     let config = &loaded.config;
     let clock = Arc::new(SystemClock);
     let mut problems = config.check_secrets();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{Exit, Global, Logs};
+use super::{Exit, Global, Logs, config};
 use crate::{
     clock::SystemClock,
-    config::Config,
+    config::{Config, ConfigError},
     service,
     supervisor::{Outcome, Supervisor},
     telemetry,
@@ -24,8 +24,12 @@ pub(super) struct Options {}
 
 impl Options {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
-        let config = global.start(Logs::Service)?.config;
-        serve(&config).await
+        let loaded = global.start(Logs::Service)?;
+        let problems = config::beyond_values(&loaded);
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid(problems).into());
+        }
+        serve(&loaded.config).await
     }
 }
 

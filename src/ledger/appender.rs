@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use super::LedgerError;
 use crate::{
@@ -20,6 +23,9 @@ use crate::{
 const QUEUE: usize = 4096;
 /// Tries before a caller is told that the database is not available; about two seconds in all.
 const TRIES: u32 = 8;
+/// How long a transaction may take: longer than any that works, and shorter than a network takes to tell
+/// that the other side is gone.
+const APPEND_MAX: Duration = Duration::from_secs(30);
 
 /// What became of what a caller handed in, and what that was: nobody has to keep a copy.
 pub type Answer = (Vec<Entry>, Result<Vec<Applied>, LedgerError>);
@@ -78,13 +84,19 @@ impl Appender {
         (Inbound { jobs: sender }, Self { store, clock, shard, batch_max, appended, jobs })
     }
 
-    /// Appends until nobody can hand in anything any more.
+    /// Appends until nobody can hand in anything any more. What one caller handed in stays together,
+    /// even if that is more than a batch.
     pub async fn run(mut self) {
-        while let Some(first) = self.jobs.recv().await {
+        let mut left = None;
+        while let Some(first) = if left.is_some() { left.take() } else { self.jobs.recv().await } {
             let mut size = first.entries.len();
             let mut batch = vec![first];
             while size < self.batch_max {
                 let Ok(next) = self.jobs.try_recv() else { break };
+                if size + next.entries.len() > self.batch_max {
+                    left = Some(next);
+                    break;
+                }
                 size += next.entries.len();
                 batch.push(next);
             }
@@ -133,7 +145,9 @@ impl Appender {
         let mut tries = 0;
         loop {
             let now = self.clock.now();
-            let error = match self.store.append(self.shard, entries, now).await {
+            let append = self.store.append(self.shard, entries, now);
+            let appended = timeout(APPEND_MAX, append).await;
+            let error = match appended.unwrap_or(Err(StoreError::TimedOut(APPEND_MAX))) {
                 Ok(applied) => {
                     metric::appended(entries.len(), self.clock.now().since(now));
                     if applied.iter().any(|it| matches!(it, Applied::Appended { .. })) {

@@ -94,6 +94,21 @@ impl std::fmt::Debug for Tx {
     }
 }
 
+/// Does something that changes nothing, and does it again while it meets connections that are dead, as
+/// a fail-over leaves a pool full of them: each is met once at the most.
+macro_rules! again {
+    ($pool:ident, $what:block) => {{
+        let mut left = $pool.options().get_max_connections();
+        loop {
+            let result: Result<_, StoreError> = async { $what }.await;
+            match result {
+                Err(error) if error.is_lost_connection() && left > 0 => left -= 1,
+                result => break result,
+            }
+        }
+    }};
+}
+
 /// A connection within a transaction: closed when dropped, unless the transaction has ended.
 #[derive(Debug)]
 pub struct Held<DB: Database> {
@@ -129,9 +144,11 @@ where
 {
     /// Begins a transaction with these statements, in one round trip.
     async fn begin(pool: &Pool<DB>, statements: String) -> Result<Self, StoreError> {
-        let mut held = Self { connection: pool.acquire().await?, ended: false };
-        held.script(statements).await?;
-        Ok(held)
+        again!(pool, {
+            let mut held = Self { connection: pool.acquire().await?, ended: false };
+            held.script(statements.clone()).await?;
+            Ok(held)
+        })
     }
 
     /// The same, for the rows that they give.
@@ -139,10 +156,12 @@ where
     where
         T: for<'r> FromRow<'r, DB::Row>,
     {
-        let mut held = Self { connection: pool.acquire().await?, ended: false };
-        let rows = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(&mut *held).await?;
-        let rows = rows.iter().map(T::from_row).collect::<Result<_, _>>()?;
-        Ok((held, rows))
+        again!(pool, {
+            let mut held = Self { connection: pool.acquire().await?, ended: false };
+            let rows = sqlx::raw_sql(AssertSqlSafe(statements.clone())).fetch_all(&mut *held).await?;
+            let rows = rows.iter().map(T::from_row).collect::<Result<_, _>>()?;
+            Ok((held, rows))
+        })
     }
 
     /// Ends the transaction with these statements, in one round trip.
@@ -238,7 +257,7 @@ impl Db {
             // whole table for every key once it is full.
             connect = connect.options([("plan_cache_mode", "force_custom_plan"), ("jit", "off")]);
         }
-        // No ping before each use: a connection that died is a transient error, and those are retried.
+        // No ping before each use: who meets a connection that died goes on with another (`again!`).
         let pool = PgPoolOptions::new()
             .test_before_acquire(false)
             .max_connections(options.max_connections)
@@ -360,8 +379,10 @@ impl Db {
                 Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(read).await?)
             }
             Self::Postgres { pool, pooler: false } => {
-                let (sql, values) = statement.build_sqlx(PostgresQueryBuilder);
-                Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(pool).await?)
+                again!(pool, {
+                    let (sql, values) = statement.build_sqlx(PostgresQueryBuilder);
+                    Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(pool).await?)
+                })
             }
             Self::Postgres { pooler: true, .. } => {
                 let mut tx = self.begin(Mode::Read).await?;
@@ -370,8 +391,10 @@ impl Db {
                 Ok(rows)
             }
             Self::MySql(pool) => {
-                let (sql, values) = statement.build_sqlx(MysqlQueryBuilder);
-                Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(pool).await?)
+                again!(pool, {
+                    let (sql, values) = statement.build_sqlx(MysqlQueryBuilder);
+                    Ok(sqlx::query_as_with(AssertSqlSafe(sql), values).fetch_all(pool).await?)
+                })
             }
         }
     }

@@ -84,7 +84,9 @@ pub struct Deliver {
     recording: usize,
     /// Batches of attempts being lost, and of messages being planned.
     deeds: usize,
-    trouble: Trouble,
+    /// Reading may well go on where writing does not, so each has its own.
+    reading: Trouble,
+    writing: Trouble,
     /// Providers of which numbers were published; told once if they are not configured here.
     counted: BTreeSet<String>,
     is_stopping: bool,
@@ -115,7 +117,8 @@ impl Deliver {
             outcomes: BTreeMap::new(),
             recording: 0,
             deeds: 0,
-            trouble: Trouble::default(),
+            reading: Trouble::default(),
+            writing: Trouble::default(),
             counted: BTreeSet::new(),
             is_stopping: false,
         }
@@ -289,7 +292,7 @@ impl Deliver {
         match done.map_err(|error| WorkError::fatal("delivering", error))? {
             Done::Looked { search, limit, page } => match page {
                 Ok(page) => {
-                    self.trouble.passed(NAME);
+                    self.reading.passed(NAME);
                     let more = page.len() == limit;
                     self.sweep(search).page(Some((page.last(), more)));
                     if search == Search::Unplanned && !more {
@@ -299,7 +302,7 @@ impl Deliver {
                 }
                 Err(error) => {
                     self.sweep(search).page(None);
-                    self.meet("reading what is due", &error);
+                    self.meet("reading what is due", |it| &mut it.reading, &error);
                 }
             },
             Done::Did { deed, answers } => self.take_answers(deed, answers),
@@ -316,7 +319,7 @@ impl Deliver {
                 }
             }
             Done::Counted(Ok(counts)) => self.publish(&counts),
-            Done::Counted(Err(error)) => self.meet("counting what is due", &error),
+            Done::Counted(Err(error)) => self.meet("counting what is due", |it| &mut it.reading, &error),
         }
         Ok(())
     }
@@ -353,7 +356,7 @@ impl Deliver {
             let started = match answer {
                 Ok(Some(Applied::Appended { cursor, events, origin })) => {
                     self.seen.note(delivery_id, cursor.position.0, Instant::now());
-                    self.trouble.passed(NAME);
+                    self.writing.passed(NAME);
                     if let Deed::Lose(lane) = deed {
                         metric::attempt_ended(self.lanes[lane].name(), "lost");
                     }
@@ -366,7 +369,7 @@ impl Deliver {
                 }
                 Ok(None) => None,
                 Err(error) => {
-                    self.meet("writing to the log", &error);
+                    self.meet("writing to the log", |it| &mut it.writing, &error);
                     None
                 }
             };
@@ -441,10 +444,15 @@ impl Deliver {
     }
 
     /// Rests after trouble, and tells of it once.
-    fn meet(&mut self, doing: &'static str, error: &(dyn std::error::Error + 'static)) {
+    fn meet(
+        &mut self,
+        doing: &'static str,
+        trouble: fn(&mut Self) -> &mut Trouble,
+        error: &(dyn std::error::Error + 'static),
+    ) {
         let now = Instant::now();
         if !self.pace.is_quiet(now) {
-            let pause = self.trouble.met(NAME, doing, error);
+            let pause = trouble(self).met(NAME, doing, error);
             self.pace.rest(now, pause);
         }
     }

@@ -17,6 +17,7 @@ mod deliver;
 mod harness;
 mod ingest;
 mod main_job;
+mod outages;
 mod producers;
 mod reads;
 mod rebuild;

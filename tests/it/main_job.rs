@@ -48,7 +48,7 @@ pub(crate) fn config(db: &TestDb, queue: Option<&Queue>, sink: &Sink) -> String 
     config_for(db.url(), queue, sink)
 }
 
-fn config_for(database_url: &str, queue: Option<&Queue>, sink: &Sink) -> String {
+pub(crate) fn config_for(database_url: &str, queue: Option<&Queue>, sink: &Sink) -> String {
     let queue = queue.map(|queue| {
         format!(
             "[[ingest.sqs]]\nname = \"notifications\"\nqueue_url = \"{}\"\nendpoint_url = \"{}\"\n\
@@ -223,7 +223,7 @@ async fn all_ended(store: &Store, service: &Service) {
     }
 }
 
-async fn deliveries_left(store: &Store) -> usize {
+pub(crate) async fn deliveries_left(store: &Store) -> usize {
     let statement = sea_query::Query::select()
         .expr(sea_query::Expr::cust("count(*)"))
         .from("push_deliveries")

@@ -28,7 +28,7 @@ use crate::{
 
 /// What a call may take beyond the provider's own limit before it is cut off.
 const GRACE: Duration = Duration::from_secs(1);
-/// Tries to record an outcome that the database refuses although it is there.
+/// Tries to record an outcome that the database refuses.
 const REFUSALS_MAX: u32 = 8;
 
 /// What every job has at hand.
@@ -232,7 +232,8 @@ impl Hands {
         Done::Called(Box::new(Called { lane, message_id, shard, delivery_id, outcome, took, at }))
     }
 
-    /// Records outcomes, again and again while the database does not answer: the calls were made.
+    /// Records outcomes, again and again while the database cannot take them: the calls were made. Only
+    /// an outcome whose own rows the database refuses is given up in the end.
     pub(super) async fn record(self, shard: Shard, outcomes: Vec<(DeliveryId, Entry)>) -> Done {
         let (mut left, mut recorded) = (outcomes, Vec::new());
         let (mut backoff, mut refusals) = (Backoff::default(), 0);
@@ -244,24 +245,29 @@ impl Hands {
                 let entries = chunk.iter().map(|(_, entry)| entry.clone()).collect();
                 chunk.into_iter().zip(self.ledger.apply_in(shard, entries).await).collect::<Vec<_>>()
             });
-            let (mut again, mut trouble) = (Vec::new(), None);
+            let (mut again, mut refused, mut trouble) = (Vec::new(), 0, None);
             for ((delivery_id, entry), result) in join_all(jobs).await.into_iter().flatten() {
                 match result {
                     Ok(applied) => recorded.push((delivery_id, Some(applied))),
                     Err(error) => {
-                        again.push((delivery_id, entry));
+                        let ends = matches!(error, LedgerError::Stopping)
+                            || (error.blames_rows() && refusals >= REFUSALS_MAX);
+                        refused += usize::from(ends);
+                        if ends {
+                            recorded.push((delivery_id, None));
+                        } else {
+                            again.push((delivery_id, entry));
+                        }
                         trouble = Some(error);
                     }
                 }
             }
             let Some(error) = trouble else { return Done::Recorded(recorded) };
-            refusals += u32::from(matches!(error, LedgerError::Failed(_)));
-            let ending = matches!(error, LedgerError::Stopping) || refusals > REFUSALS_MAX;
-            tell(&error, again.len(), ending, backoff.failures());
-            if ending {
-                recorded.extend(again.into_iter().map(|(delivery_id, _)| (delivery_id, None)));
+            tell(&error, refused, again.len(), backoff.failures());
+            if again.is_empty() {
                 return Done::Recorded(recorded);
             }
+            refusals += u32::from(error.blames_rows());
             left = again;
             sleep(backoff.next_pause()).await;
         }
@@ -301,14 +307,11 @@ fn failed(class: FailureClass, code: &str, answer: &str) -> Outcome {
     Outcome::Failed(Failure { class, code, status: None, answer, retry_after: None })
 }
 
-fn tell(error: &LedgerError, outcomes: usize, ending: bool, failures: u32) {
-    if ending {
-        tracing::error!(
-            error = super::super::chain(error),
-            outcomes,
-            "outcomes of calls were not recorded; they count as lost"
-        );
+fn tell(error: &LedgerError, refused: usize, waiting: usize, failures: u32) {
+    let error = super::super::chain(error);
+    if refused > 0 {
+        tracing::error!(error, refused, "outcomes of calls were not recorded; they count as lost");
     } else if failures == 0 {
-        tracing::warn!(error = super::super::chain(error), outcomes, "outcomes of calls wait to be recorded");
+        tracing::warn!(error, waiting, "outcomes of calls wait to be recorded");
     }
 }

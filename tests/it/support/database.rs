@@ -100,6 +100,14 @@ impl TestDb {
     }
 }
 
+impl TestDb {
+    /// Runs a statement on the server as its administrator; `{database}` in it is this database's name.
+    pub(crate) async fn administer(&self, statement: &str) {
+        let Place::Server { admin_url, name } = &self.place else { panic!("SQLite has no administrator") };
+        run_as_admin(admin_url, &statement.replace("{database}", name)).await.unwrap();
+    }
+}
+
 impl Drop for TestDb {
     fn drop(&mut self) {
         if let Place::Server { admin_url, name } = &self.place {
