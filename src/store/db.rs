@@ -273,13 +273,6 @@ impl Db {
             .test_before_acquire(false)
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
-            .after_connect(|connection, _| {
-                // Locks are taken row by row and reads see what is committed, as on PostgreSQL.
-                Box::pin(async move {
-                    connection.execute("set session transaction isolation level read committed").await?;
-                    Ok(())
-                })
-            })
             .connect_with(MySqlConnectOptions::from_str(&url)?.disable_statement_logging())
             .await?;
         Ok(Self::MySql(pool))
@@ -362,8 +355,11 @@ impl Db {
             (Self::Sqlite { .. }, Mode::Read | Mode::Snapshot) => "begin",
             (Self::Postgres { .. }, Mode::Read | Mode::Write) => "begin isolation level read committed",
             (Self::Postgres { .. }, Mode::Snapshot) => "begin isolation level repeatable read, read only",
-            (Self::MySql(_), Mode::Read | Mode::Write) => "start transaction",
-            // One text, so that the isolation level meets the very next transaction.
+            // One text, so that the isolation level meets the very next transaction. Locks are taken row by
+            // row and reads see what is committed, as on PostgreSQL.
+            (Self::MySql(_), Mode::Read | Mode::Write) => {
+                "set transaction isolation level read committed; start transaction"
+            }
             (Self::MySql(_), Mode::Snapshot) => {
                 "set transaction isolation level repeatable read; \
                  start transaction with consistent snapshot, read only"

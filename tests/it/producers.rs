@@ -28,19 +28,12 @@ fn blocks(language: &str) -> Vec<&'static str> {
     PAGE.split(begin.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-#[tokio::test]
-async fn the_python_producer_of_the_page_sends_messages() {
+/// Has a producer of the page send 23 messages, two of them twice, and looks at what the ledger got.
+async fn sends_messages(mut command: Command) {
     let (db, queue) = (TestDb::new(Kind::Sqlite).await, Queue::new(QueueSettings::default()).await);
     let test = TestLedger::new(&db, 1).await;
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("notify.py"), blocks("python")[0]).unwrap();
-    let script = "from notify import notification, send\n\
-                  messages = [notification('user-42', f'title {n}', category='pass') for n in range(23)]\n\
-                  send(messages)\n\
-                  send(messages[:2])\n";
-    let mut command = Command::new(variable("LEDGER_TEST_PYTHON"));
-    command.args(["-B", "-c", script]).current_dir(folder.path());
-    command.env("NOTIFICATIONS_QUEUE_URL", &queue.url).env("AWS_DEFAULT_REGION", REGION);
+    command.env("NOTIFICATIONS_QUEUE_URL", &queue.url);
+    command.env("AWS_DEFAULT_REGION", REGION).env("AWS_REGION", REGION);
     command.env("AWS_ENDPOINT_URL", variable("LEDGER_TEST_SQS_ENDPOINT"));
     command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", ACCESS_KEY);
     let output = command.output().await.unwrap();
@@ -59,6 +52,36 @@ async fn the_python_producer_of_the_page_sends_messages() {
         assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
     }
     test.close().await;
+}
+
+#[tokio::test]
+async fn the_python_producer_of_the_page_sends_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notify.py"), blocks("python")[0]).unwrap();
+    let script = "from notify import notification, send\n\
+                  messages = [notification('user-42', f'title {n}', category='pass') for n in range(23)]\n\
+                  send(messages)\n\
+                  send(messages[:2])\n";
+    let mut command = Command::new(variable("LEDGER_TEST_PYTHON"));
+    command.args(["-B", "-c", script]).current_dir(folder.path());
+    sends_messages(command).await;
+}
+
+#[tokio::test]
+async fn the_node_producer_of_the_page_sends_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notify.mjs"), blocks("js")[0]).unwrap();
+    let script = "import { notification, send } from './notify.mjs';\n\
+                  const title = (_, n) => notification('user-42', `title ${n}`, { category: 'pass' });\n\
+                  const messages = Array.from({ length: 23 }, title);\n\
+                  await send(messages);\n\
+                  await send(messages.slice(0, 2));\n";
+    std::fs::write(folder.path().join("main.mjs"), script).unwrap();
+    let modules = variable("LEDGER_TEST_NODE_MODULES");
+    std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).unwrap();
+    let mut command = Command::new("node");
+    command.arg("main.mjs").current_dir(folder.path());
+    sends_messages(command).await;
 }
 
 #[test]
