@@ -1,7 +1,7 @@
 //! The product's verbs: accept, mark, claim, record. Each loads what is there, decides, appends.
 //!
-//! All of them go through one appender a shard ([`appender`]), which gathers whatever is waiting into
-//! one transaction. Nothing is answered before it is durable (ACK-AFTER-COMMIT).
+//! All of them go through the appenders ([`appender`]), which gather whatever is waiting into one
+//! transaction. Nothing is answered before it is durable (ACK-AFTER-COMMIT).
 
 pub mod appender;
 pub mod dispatch;
@@ -23,7 +23,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 
-use appender::{Answer, Appender, Inbound};
+use appender::{Appender, Inbound};
 use dispatch::{Dispatch, Permits};
 use progress::Progress;
 
@@ -39,7 +39,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     routing: Routing,
     dispatch: Option<Dispatch>,
-    appenders: Vec<Inbound>,
+    appenders: Inbound,
     progress: Progress,
     appended: Wake,
 }
@@ -109,13 +109,7 @@ impl Ledger {
     #[must_use]
     pub fn new(store: Store, clock: Arc<dyn Clock>, options: LedgerOptions) -> (Self, Vec<Appender>) {
         let appended = Wake::default();
-        let (appenders, tasks) = store
-            .shards()
-            .map(|shard| {
-                let wake = appended.clone();
-                Appender::new(store.clone(), Arc::clone(&clock), shard, options.batch_max, wake)
-            })
-            .unzip();
+        let (appenders, tasks) = Appender::all(&store, &clock, options.batch_max, &appended);
         let LedgerOptions { routing, dispatch, .. } = options;
         let progress = Progress::default();
         let inner = Inner { store, clock, routing, dispatch, appenders, progress, appended };
@@ -259,18 +253,10 @@ impl Ledger {
     /// Does something to messages whose shard is known.
     pub async fn apply_in(&self, shard: Shard, entries: Vec<Entry>) -> Vec<Result<Applied, LedgerError>> {
         let count = entries.len();
-        match self.append(shard, entries).await.1 {
+        match self.inner.appenders.append(shard, entries).await.1 {
             Ok(applied) => applied.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error); count],
         }
-    }
-
-    async fn append(&self, shard: Shard, entries: Vec<Entry>) -> Answer {
-        let Some(appender) = self.inner.appenders.get(usize::from(shard.0)) else {
-            let error = StoreError::Corrupt(format!("there is no shard {shard}"));
-            return (entries, Err(LedgerError::from(error)));
-        };
-        appender.append(entries).await
     }
 
     /// Sends arrivals to the shards of their recipients, and on to where their id lives already.
@@ -286,9 +272,9 @@ impl Ledger {
                 places.push(at);
                 entries.push(entry);
             }
-            let jobs = by_shard
-                .into_iter()
-                .map(|(shard, (places, entries))| async move { (places, self.append(shard, entries).await) });
+            let jobs = by_shard.into_iter().map(|(shard, (places, entries))| async move {
+                (places, self.inner.appenders.append(shard, entries).await)
+            });
             for (places, (entries, applied)) in join_all(jobs).await {
                 match applied {
                     Ok(applied) => {

@@ -313,25 +313,25 @@ impl Db {
         })
     }
 
-    /// Begins a transaction that writes with the lock of a row, in one round trip; answers the row, if
-    /// it is there (and free, where it is not waited for). SQLite locks no rows: it has one writer.
+    /// Begins a transaction that writes with the locks of these rows, in one round trip; answers those
+    /// that are there (and free, where they are not waited for). SQLite locks no rows: it has one writer.
     pub async fn begin_locking<T: AnyRow>(
         &self,
-        row: &SelectStatement,
+        rows: &SelectStatement,
         busy: Busy,
-    ) -> Result<(Tx, Option<T>), StoreError> {
+    ) -> Result<(Tx, Vec<T>), StoreError> {
         let begin = self.begin_text(Mode::Write);
         let locked = || {
-            let mut row = row.clone();
+            let mut row = rows.clone();
             match busy {
                 Busy::Wait => row.lock(LockType::Update),
                 Busy::Skip => row.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
             };
             row
         };
-        let (tx, rows) = match self {
+        Ok(match self {
             Self::Sqlite { write, .. } => {
-                let text = format!("{begin}; {}", row.to_string(SqliteQueryBuilder));
+                let text = format!("{begin}; {}", rows.to_string(SqliteQueryBuilder));
                 let (tx, rows) = Held::begin_reading(write, text).await?;
                 (Tx::Sqlite(tx), rows)
             }
@@ -345,8 +345,7 @@ impl Db {
                 let (tx, rows) = Held::begin_reading(pool, text).await?;
                 (Tx::MySql(tx), rows)
             }
-        };
-        Ok((tx, rows.into_iter().next()))
+        })
     }
 
     const fn begin_text(&self, mode: Mode) -> &'static str {

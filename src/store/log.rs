@@ -6,9 +6,12 @@
 //! only `position > checkpoint`. What is decided under it cannot be overtaken (DECIDE-UNDER-LOCK), and
 //! a message id gets its version 0 once (ONCE). Rows are only ever inserted (APPEND-ONLY).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, UpdateStatement};
+use sea_query::{CaseStatement, Expr, ExprTrait, Order, Query, SelectStatement, UpdateStatement};
 use sqlx::FromRow;
 
 use super::{
@@ -94,6 +97,12 @@ const AGAIN_COLUMNS: [Spec; 5] = [
 ];
 
 #[derive(FromRow)]
+struct HeadRow {
+    shard: i16,
+    head: i64,
+}
+
+#[derive(FromRow)]
 struct KnownRow {
     message_id: String,
     shard: i16,
@@ -133,9 +142,8 @@ struct Known {
 
 /// The batch while it is decided.
 struct Batch {
-    shard: Shard,
     now: Timestamp,
-    head: i64,
+    heads: BTreeMap<Shard, i64>,
     known: HashMap<MessageId, Known>,
     rows: Vec<Vec<Cell>>,
     again: HashMap<MessageId, Again>,
@@ -158,17 +166,35 @@ impl Store {
         entries: &[Entry],
         now: Timestamp,
     ) -> Result<Vec<Applied>, StoreError> {
-        if entries.is_empty() {
+        let applied = self.append_all(&[(shard, entries)], now).await?;
+        Ok(applied.into_iter().flatten().collect())
+    }
+
+    /// The same for parts of several shards, or several of one, in one transaction; answers part by
+    /// part.
+    pub async fn append_all(
+        &self,
+        parts: &[(Shard, &[Entry])],
+        now: Timestamp,
+    ) -> Result<Vec<Vec<Applied>>, StoreError> {
+        let shards: BTreeSet<_> = parts.iter().map(|(shard, _)| *shard).collect();
+        if shards.is_empty() {
             return Ok(Vec::new());
         }
-        // The lock is held until the commit: this is what makes positions gapless.
-        let (mut tx, head) = self.db.begin_locking::<(i64,)>(&head_of(shard), Busy::Wait).await?;
-        let (head,) = head.ok_or_else(|| StoreError::Corrupt(format!("log_shards has no shard {shard}")))?;
-        let known = load(&mut tx, shard, entries).await?;
-        let mut batch = Batch { shard, now, head, known, rows: Vec::new(), again: HashMap::new() };
-        let mut applied = Vec::with_capacity(entries.len());
-        for entry in entries {
-            applied.push(batch.apply(entry)?);
+        // The locks are held until the commit: this is what makes positions gapless. They are taken in
+        // one order everywhere, so that two transactions cannot wait for each other.
+        let (mut tx, rows) = self.db.begin_locking::<HeadRow>(&heads_of(&shards), Busy::Wait).await?;
+        let heads = rows.into_iter().map(|row| Ok((self::shard(row.shard)?, row.head)));
+        let heads = heads.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        if let Some(shard) = shards.iter().find(|shard| !heads.contains_key(shard)) {
+            return Err(StoreError::Corrupt(format!("log_shards has no shard {shard}")));
+        }
+        let known = load(&mut tx, parts).await?;
+        let mut batch = Batch { now, heads, known, rows: Vec::new(), again: HashMap::new() };
+        let mut applied = Vec::with_capacity(parts.len());
+        for (shard, entries) in parts {
+            let entries = entries.iter().map(|entry| batch.apply(*shard, entry));
+            applied.push(entries.collect::<Result<Vec<_>, _>>()?);
         }
         if batch.rows.is_empty() && batch.again.is_empty() {
             tx.rollback().await?;
@@ -176,7 +202,7 @@ impl Store {
         }
         bulk::insert(&mut tx, "notification_events", &COLUMNS, batch.rows, OnDuplicate::Fail).await?;
         count_again(&mut tx, batch.again, now).await?;
-        tx.commit_with(&move_head(shard, batch.head)).await?;
+        tx.commit_with(&move_heads(&batch.heads)).await?;
         Ok(applied)
     }
 
@@ -199,17 +225,12 @@ impl Store {
 
     /// The last position of every shard.
     pub async fn heads(&self) -> Result<Vec<Cursor>, StoreError> {
-        #[derive(FromRow)]
-        struct Row {
-            shard: i16,
-            head: i64,
-        }
         let statement = Query::select()
             .columns(["shard", "head"])
             .from("log_shards")
             .order_by("shard", Order::Asc)
             .to_owned();
-        let rows: Vec<Row> = self.db.all(&statement).await?;
+        let rows: Vec<HeadRow> = self.db.all(&statement).await?;
         rows.iter().map(|row| Ok(Cursor { shard: shard(row.shard)?, position: Position(row.head) })).collect()
     }
 
@@ -284,27 +305,32 @@ impl From<AgainRow> for Redeliveries {
     }
 }
 
-fn head_of(shard: Shard) -> SelectStatement {
+fn heads_of(shards: &BTreeSet<Shard>) -> SelectStatement {
     Query::select()
-        .column("head")
+        .columns(["shard", "head"])
         .from("log_shards")
-        .and_where(Expr::col("shard").eq(shard_column(shard)))
+        .and_where(Expr::col("shard").is_in(shards.iter().map(|it| shard_column(*it))))
+        .order_by("shard", Order::Asc)
         .to_owned()
 }
 
-fn move_head(shard: Shard, head: i64) -> UpdateStatement {
+fn move_heads(heads: &BTreeMap<Shard, i64>) -> UpdateStatement {
+    let to = heads.iter().fold(CaseStatement::new(), |to, (shard, head)| {
+        to.case(Expr::col("shard").eq(shard_column(*shard)), *head)
+    });
     Query::update()
         .table("log_shards")
-        .value("head", head)
-        .and_where(Expr::col("shard").eq(shard_column(shard)))
+        .value("head", to)
+        .and_where(Expr::col("shard").is_in(heads.keys().map(|it| shard_column(*it))))
         .to_owned()
 }
 
 /// Reads what the log has of these messages: the first event of each, and the whole stream where the
 /// decision needs more than whether the content is the same.
-async fn load(tx: &mut Tx, shard: Shard, entries: &[Entry]) -> Result<HashMap<MessageId, Known>, StoreError> {
+async fn load(tx: &mut Tx, parts: &[(Shard, &[Entry])]) -> Result<HashMap<MessageId, Known>, StoreError> {
+    let entries = || parts.iter().flat_map(|(shard, entries)| entries.iter().map(|entry| (*shard, entry)));
     let mut known: HashMap<MessageId, Known> =
-        entries.iter().map(|entry| (entry.message_id.clone(), Known::default())).collect();
+        entries().map(|(_, entry)| (entry.message_id.clone(), Known::default())).collect();
     let ids = known.keys().map(MessageId::as_str).collect::<Vec<_>>();
     let first = Lookup {
         columns: "message_id, shard, position, content_hash",
@@ -320,14 +346,14 @@ async fn load(tx: &mut Tx, shard: Shard, entries: &[Entry]) -> Result<HashMap<Me
         it.content_hash = row.content_hash.map(content_hash).transpose()?;
         it.last_position = row.position;
     }
-    let whole = |entry: &&Entry| {
+    let whole = |&(shard, entry): &(Shard, &Entry)| {
         let Some(it) = known.get(&entry.message_id).filter(|it| it.home == Some(shard)) else { return false };
         match &entry.command {
             Command::Receive(arrival) => it.content_hash != Some(arrival.content_hash),
             _ => true,
         }
     };
-    let mut ids: Vec<_> = entries.iter().filter(whole).map(|entry| entry.message_id.clone()).collect();
+    let mut ids: Vec<_> = entries().filter(whole).map(|(_, entry)| entry.message_id.clone()).collect();
     ids.sort_unstable();
     ids.dedup();
     let ids: Vec<_> = ids.iter().map(MessageId::as_str).collect();
@@ -348,8 +374,7 @@ async fn load(tx: &mut Tx, shard: Shard, entries: &[Entry]) -> Result<HashMap<Me
 }
 
 impl Batch {
-    fn apply(&mut self, entry: &Entry) -> Result<Applied, StoreError> {
-        let shard = self.shard;
+    fn apply(&mut self, shard: Shard, entry: &Entry) -> Result<Applied, StoreError> {
         let known = self.known.entry(entry.message_id.clone()).or_default();
         if let Some(home) = known.home.filter(|&home| home != shard) {
             return Ok(Applied::Elsewhere(home));
@@ -375,29 +400,31 @@ impl Batch {
                 None => Applied::Refused { refusal: Refusal::UnknownMessage, cursor },
             });
         }
-        self.record(entry, &events)?;
+        let head = self.record(shard, entry, &events)?;
         let known = self.known.get(&entry.message_id);
         let origin = known.and_then(|it| it.stream.origin().cloned());
-        Ok(Applied::Appended { cursor: at(self.head), events, origin })
+        Ok(Applied::Appended { cursor: at(head), events, origin })
     }
 
-    /// Gives the events their places and takes them into the stream, for the entries that follow.
-    fn record(&mut self, entry: &Entry, events: &[Event]) -> Result<(), StoreError> {
+    /// Gives the events their places and takes them into the stream, for the entries that follow;
+    /// answers the last place.
+    fn record(&mut self, shard: Shard, entry: &Entry, events: &[Event]) -> Result<i64, StoreError> {
         let known = self.known.entry(entry.message_id.clone()).or_default();
+        let head = self.heads.entry(shard).or_default();
         let codec = |position| {
-            let shard = shard_column(self.shard);
+            let shard = shard_column(shard);
             move |source| StoreError::Codec { shard, position, source }
         };
         let metadata = serde_json::to_string(&entry.metadata)
             .map_err(|source| CodecError::BadPayload { kind: "metadata".to_owned(), source })
-            .map_err(codec(self.head))?;
+            .map_err(codec(*head))?;
         for (at, event) in events.iter().enumerate() {
-            self.head += 1;
+            *head += 1;
             let hash = match (&entry.command, event) {
                 (Command::Receive(arrival), Event::MessageReceived(_)) => Some(arrival.content_hash),
                 _ => None,
             };
-            let encoded = codec::encode(event).map_err(codec(self.head))?;
+            let encoded = codec::encode(event).map_err(codec(*head))?;
             known.stream.apply(event, hash);
             let recipient = known
                 .stream
@@ -410,8 +437,8 @@ impl Batch {
                 _ => ("{}".to_owned(), self.now),
             };
             self.rows.push(vec![
-                Cell::Int(i64::from(self.shard.0)),
-                Cell::Int(self.head),
+                Cell::Int(i64::from(shard.0)),
+                Cell::Int(*head),
                 Cell::Text(entry.message_id.to_string()),
                 Cell::Int(i64::from(known.next_version)),
                 Cell::Text(encoded.kind.to_owned()),
@@ -424,12 +451,12 @@ impl Batch {
                 Cell::Text(metadata),
             ]);
             known.next_version += 1;
-            known.last_position = self.head;
-            known.home = Some(self.shard);
+            known.last_position = *head;
+            known.home = Some(shard);
             known.loaded = true;
             known.content_hash = hash.or(known.content_hash);
         }
-        Ok(())
+        Ok(*head)
     }
 
     fn note_again(&mut self, entry: &Entry, refusal: &Refusal) {

@@ -216,8 +216,8 @@ impl Store {
         upto: Option<Position>,
     ) -> Result<Step, ProjectError> {
         let place = slot_place(projection.name(), slot, shard);
-        let (mut tx, row) = self.db.begin_locking::<PositionRow>(&place, Busy::Skip).await?;
-        let Some(after) = row.map(|row| Position(row.position)) else {
+        let (mut tx, rows) = self.db.begin_locking::<PositionRow>(&place, Busy::Skip).await?;
+        let Some(after) = rows.first().map(|row| Position(row.position)) else {
             tx.rollback().await?;
             return Ok(Step::Busy);
         };

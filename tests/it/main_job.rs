@@ -85,7 +85,8 @@ async fn ten_kills(kind: Kind) {
     // What chance decides is decided again the same way by LEDGER_TEST_SEED; when is up to the machine.
     let seed = std::env::var("LEDGER_TEST_SEED").map_or_else(|_| fastrand::u32(..), |it| it.parse().unwrap());
     eprintln!("LEDGER_TEST_SEED={seed}");
-    let (mut kills, mut answers) = [1, 2].map(|it| fastrand::Rng::with_seed(u64::from(seed) << 2 | it)).into();
+    let (mut kills, mut answers) =
+        [1, 2].map(|it| fastrand::Rng::with_seed(u64::from(seed) << 2 | it)).into();
     // One call in twenty fails, one in a hundred after the provider took it.
     sink.answer_with(move |_| match answers.u8(0..100) {
         0..3 => Answer::status(503),
