@@ -10,9 +10,13 @@ use axum::{
     },
     http::request::Parts,
 };
+use futures_util::future::OptionFuture;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use super::problem::{About, Kind, Problem};
+use super::{
+    problem::{About, Kind, Problem},
+    serve::Stopping,
+};
 use crate::id::{Cursor, MessageId, RecipientId};
 
 /// The named parts of the path.
@@ -82,7 +86,16 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Bytes::from_request(request, state).await {
+        let stopping = request.extensions().get::<Stopping>().cloned();
+        let too_late = OptionFuture::from(stopping.as_ref().map(Stopping::too_late));
+        let bytes = tokio::select! {
+            bytes = Bytes::from_request(request, state) => bytes,
+            Some(()) = too_late => {
+                let detail = "the service stops, and the body had not come whole";
+                return Err(Problem::new(Kind::Unavailable, detail, "send the same request again").retry_after(1));
+            }
+        };
+        match bytes {
             Ok(bytes) => Ok(Self(bytes)),
             Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_))) => {
                 let detail = "the body has more bytes than api.body_limit_bytes";

@@ -13,8 +13,9 @@ mod ops;
 pub mod problem;
 mod projections;
 mod quarantine;
+mod serve;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -22,11 +23,8 @@ use axum::{
     http::{Method, Uri},
     middleware,
     routing::{get, post},
-    serve::ListenerExt,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     id::Cursor,
@@ -34,6 +32,8 @@ use crate::{
 };
 use auth::Keys;
 use problem::{Kind, Problem};
+
+pub use serve::serve;
 
 /// What the API answers from.
 #[derive(Debug)]
@@ -83,17 +83,6 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::max(app.settings.body_limit_bytes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
-}
-
-/// Answers on this socket until `stop`, and then finishes the answers it owes.
-pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> io::Result<()> {
-    // Answers are small: they must not wait for a full packet.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
-        }
-    });
-    axum::serve(listener, router(app)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 impl App {
