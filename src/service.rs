@@ -95,12 +95,18 @@ fn options(database: &Database, url: &DatabaseUrl, pooler: bool) -> DbOptions {
     }
 }
 
-/// Opens the ledger for a command that writes but does not deliver.
+/// Opens the ledger for a command that writes but does not deliver: it plans for the providers, and
+/// needs none of their secrets.
 pub async fn open_ledger(config: &Config) -> anyhow::Result<(Ledger, Vec<Appender>)> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let providers = build_providers(config, &clock)?;
-    let opened = open(config, clock, providers, None).await?;
-    Ok((opened.ledger, opened.appenders))
+    let mut leases = BTreeMap::new();
+    for (name, it) in &config.providers {
+        leases.insert(name.clone(), provider::lease(name, &it.kind, it.settings.clone())?);
+    }
+    let store = open_store(config, clock.as_ref()).await?;
+    let routing = Routing { default_provider: config.push.provider.clone(), leases };
+    let options = LedgerOptions { batch_max: config.log.batch_max, routing, dispatch: None };
+    Ok(Ledger::new(store, clock, options))
 }
 
 /// Opens the ledger with the given providers; with `worker`, attempts may ride with arrivals in that

@@ -83,6 +83,27 @@ pub fn build(
     settings: Value,
     clock: Arc<dyn Clock>,
 ) -> Result<Configured, BuildError> {
+    let (kind, settings, common) = take_common(name, kind, settings)?;
+    let Common { timeout, lease, concurrency, policy } = common;
+    let parts = Parts { name: name.to_owned(), timeout, concurrency, clock };
+    let provider = (kind.build)(parts, settings)?;
+    Ok(Configured { provider, policy, concurrency, timeout, lease })
+}
+
+/// The lease of a provider that is planned for and not called: as in [`Configured`]. Reads no secret.
+///
+/// # Errors
+/// As [`build`], as far as it is about the name, the kind, and what every kind has.
+pub fn lease(name: &str, kind: &str, settings: Value) -> Result<Duration, BuildError> {
+    take_common(name, kind, settings).map(|(_, _, common)| common.lease)
+}
+
+/// Takes what every kind has; the rest of the settings is the kind's own.
+fn take_common(
+    name: &str,
+    kind: &str,
+    settings: Value,
+) -> Result<(&'static Kind, Settings, Common), BuildError> {
     let mut settings = Settings::new(name, settings)?;
     if name.is_empty() || name.chars().count() > NAME_MAX {
         let remedy = format!("give the provider a name of 1 to {NAME_MAX} characters");
@@ -93,10 +114,8 @@ pub fn build(
         let remedy = format!("use one of: {}", known.join(", "));
         return Err(settings.error("kind", format!("is {kind:?}, which is not known"), remedy));
     };
-    let Common { timeout, lease, concurrency, policy } = Common::take(&mut settings)?;
-    let parts = Parts { name: name.to_owned(), timeout, concurrency, clock };
-    let provider = (kind.build)(parts, settings)?;
-    Ok(Configured { provider, policy, concurrency, timeout, lease })
+    let common = Common::take(&mut settings)?;
+    Ok((kind, settings, common))
 }
 
 /// One call to make.
@@ -198,6 +217,16 @@ mod tests {
         for name in [String::new(), "x".repeat(65)] {
             assert!(with(&name).unwrap_err().to_string().contains("a name of 1 to 64 characters"));
         }
+    }
+
+    #[test]
+    fn what_is_only_planned_for_needs_no_secret() {
+        let secrets = json!({"key": "env:NO_SUCH_VARIABLE_HERE"});
+        let settings = json!({"url": "https://push.example/", "secrets": secrets, "timeout_ms": 9000});
+        let built = build("acme", "http", settings.clone(), Arc::new(SystemClock)).unwrap_err();
+        assert_eq!(built.key, "secrets.key");
+        assert!(lease("acme", "http", settings).unwrap() > Duration::from_secs(9));
+        assert_eq!(lease("acme", "smtp", json!({})).unwrap_err().key, "kind");
     }
 
     #[test]

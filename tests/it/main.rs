@@ -13,6 +13,7 @@ mod audit;
 mod backfill;
 mod bench;
 mod cli;
+mod commands;
 mod deliver;
 mod harness;
 mod ingest;
