@@ -75,6 +75,15 @@ pub enum Receipt {
     Conflict(Cursor),
 }
 
+/// What became of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marked {
+    /// What to read one's own write by.
+    pub cursor: Cursor,
+    /// Whether it was not so before.
+    pub is_new: bool,
+}
+
 /// Why the ledger could not do something.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LedgerError {
@@ -229,14 +238,14 @@ impl Ledger {
         })
     }
 
-    /// Does what a recipient did with inbox items. Each answer is the cursor to read one's own write
-    /// by, or why it does not fit.
+    /// Does what a recipient did with inbox items. Each answer is what became of it, or why it does not
+    /// fit.
     pub async fn mark(
         &self,
         recipient: &RecipientId,
         marks: Vec<(MessageId, Mark)>,
         metadata: &Metadata,
-    ) -> Vec<Result<Result<Cursor, Refusal>, LedgerError>> {
+    ) -> Vec<Result<Result<Marked, Refusal>, LedgerError>> {
         let occurred_at = self.now();
         let entry = |(message_id, mark)| Entry {
             message_id,
@@ -314,9 +323,10 @@ fn count(ingress: &str, receipts: &[Result<Receipt, LedgerError>]) {
     );
 }
 
-fn answer(applied: Applied) -> Result<Cursor, Refusal> {
+fn answer(applied: Applied) -> Result<Marked, Refusal> {
     match applied {
-        Applied::Appended { cursor, .. } | Applied::Unchanged { cursor } => Ok(cursor),
+        Applied::Appended { cursor, .. } => Ok(Marked { cursor, is_new: true }),
+        Applied::Unchanged { cursor } => Ok(Marked { cursor, is_new: false }),
         Applied::Refused { refusal, .. } => Err(refusal),
         Applied::Elsewhere(_) => Err(Refusal::UnknownMessage),
     }

@@ -187,8 +187,8 @@ pub(super) async fn mark(
     let mark = mark_of(&verb)?;
     let marks = vec![(message.clone(), mark)];
     let answers = app.ledger.mark(&recipient, marks, &metadata(&caller)).await;
-    let cursor = answers.into_iter().next().unwrap_or_else(|| Err(no_answer()))??;
-    Ok(Json(Marked { message_id: message, cursor }))
+    let marked = answers.into_iter().next().unwrap_or_else(|| Err(no_answer()))??;
+    Ok(Json(Marked { message_id: message, cursor: marked.cursor }))
 }
 
 fn mark_of(verb: &str) -> Result<Mark, Problem> {
@@ -214,7 +214,7 @@ struct ReadAll {
     up_to: Option<Cursor>,
 }
 
-/// How many items were marked.
+/// How many items were marked that were not so already.
 #[derive(Debug, Serialize)]
 pub(super) struct AllRead {
     marked: usize,
@@ -246,9 +246,9 @@ pub(super) async fn read_all(
         let marks = page.into_iter().map(|(message, _)| (message, Mark::Read)).collect();
         for marked in app.ledger.mark(&recipient, marks, &metadata).await {
             // One that was removed meanwhile needs no mark.
-            if let Ok(cursor) = marked? {
-                answer.marked += 1;
-                answer.cursor.position = answer.cursor.position.max(cursor.position);
+            if let Ok(marked) = marked? {
+                answer.marked += usize::from(marked.is_new);
+                answer.cursor.position = answer.cursor.position.max(marked.cursor.position);
             }
         }
         if !full {

@@ -112,6 +112,8 @@ async fn read_all_marks_what_was_shown_and_nothing_newer() {
 
     let answer = it.post(&format!("{INBOX}/read-all"), up_to.clone()).await;
     insta::assert_snapshot!("read_all", answer);
+    let again = it.post(&format!("{INBOX}/read-all"), up_to.clone()).await.json();
+    assert_eq!(again, json!({ "marked": 0, "cursor": answer.json()["cursor"] }), "the log has it already");
     it.project().await;
     let after = answer.json()["cursor"].as_str().unwrap().to_owned();
     let unread = it.get(&format!("{INBOX}?status=unread&after={after}")).await;
