@@ -64,7 +64,10 @@ impl Options {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         let config = global.start(Logs::Command)?.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = service::open_store(&config, clock.as_ref()).await?;
+        let store = match &self.command {
+            Command::Rebuild { .. } => service::open_store(&config, clock.as_ref()).await?,
+            Command::Status(_) | Command::Verify { .. } => service::open_existing(&config).await?,
+        };
         let exit = match self.command {
             Command::Status(output) => status(&store, clock.as_ref(), output).await,
             Command::Rebuild { name, restart, accept, output } => {

@@ -105,7 +105,7 @@ impl Options {
             let ids = if all { None } else { Some(ids) };
             return on_ledger(&config, move |ledger, _| retry(ledger, ids, decision, output)).await;
         }
-        let store = service::open_store(&config, &SystemClock).await?;
+        let store = service::open_existing(&config).await?;
         let exit = match self.command {
             Command::List { state, after, limit, output } => list(&store, state, after, limit, output).await,
             Command::Show { id, body, output } => show(&store, id, body, output).await,

@@ -72,8 +72,11 @@ pub struct NewLedger {
 }
 
 impl Store {
-    /// Opens an existing ledger.
+    /// Opens an existing ledger; where there is no file, none is made.
     pub async fn open(options: &DbOptions) -> Result<Self, StoreError> {
+        if schema::is_missing_file(options)? {
+            return Err(StoreError::NoLedger);
+        }
         Self::identify(Db::connect(options).await?).await
     }
 

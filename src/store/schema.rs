@@ -1,9 +1,11 @@
 //! Migrations, and what is fixed when a ledger is created.
 
-use sea_query::{Expr, OnConflict, Query};
-use sqlx::FromRow;
+use std::str::FromStr as _;
 
-use super::{Db, Dialect, Identity, Mode, NewLedger, StoreError};
+use sea_query::{Expr, OnConflict, Query};
+use sqlx::{FromRow, sqlite::SqliteConnectOptions};
+
+use super::{Db, DbOptions, Dialect, Identity, Mode, NewLedger, StoreError};
 use crate::clock::Timestamp;
 
 /// Applies what is missing; several processes may try at once. Migrations of a newer release are left
@@ -21,6 +23,15 @@ pub(super) async fn migrate(db: &Db) -> Result<(), StoreError> {
         Db::MySql(pool) => migrator.run(pool).await?,
     }
     Ok(())
+}
+
+/// Whether the database is a file that is not there; connecting would make it.
+pub(super) fn is_missing_file(options: &DbOptions) -> Result<bool, StoreError> {
+    if !options.url.starts_with("sqlite:") {
+        return Ok(false);
+    }
+    let file = SqliteConnectOptions::from_str(&options.url)?;
+    Ok(!file.get_filename().exists())
 }
 
 #[derive(FromRow)]

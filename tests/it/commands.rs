@@ -24,6 +24,26 @@ async fn ingest_plans_for_providers_whose_secrets_it_does_not_have() {
     assert_eq!(check.status.code(), Some(1), "who delivers needs the secret");
 }
 
+#[tokio::test]
+async fn commands_that_read_say_that_there_is_no_ledger_and_make_none() {
+    let service = Service::new(DATABASE);
+    let file = service.folder().join("ledger.db");
+    for arguments in [
+        &["audit", "message", "m-1"][..],
+        &["audit", "recipient", "user-1"],
+        &["projections", "status"],
+        &["projections", "verify", "inbox"],
+        &["quarantine", "list"],
+    ] {
+        let output = service.run(arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(said(&output).contains("holds no ledger yet"), "{arguments:?}: {}", said(&output));
+        assert!(!file.exists(), "{arguments:?} made a file");
+    }
+    assert!(service.run(&["migrate"]).await.status.success());
+    assert!(service.run(&["projections", "status"]).await.status.success());
+}
+
 /// What a command that failed says.
 fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
