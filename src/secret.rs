@@ -48,7 +48,7 @@ pub enum SecretError {
     #[error("refers to {0}, which has {1} bytes and cannot be a secret")]
     TooLong(SecretRef, u64),
     /// The file cannot be read.
-    #[error("refers to the file {}, which cannot be read ({})", path.display(), source.kind())]
+    #[error("refers to the file {}, {}", path.display(), unreadable(source))]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -67,8 +67,20 @@ impl SecretError {
             }
             Self::Unset(_) => "set it in the environment of the service, or use file:PATH",
             Self::NotText(_) | Self::Empty(_) | Self::TooLong(..) => "put the secret there, and nothing else",
-            Self::Unreadable { .. } => "make the file exist and readable for the user the service runs as",
+            Self::Unreadable { .. } => {
+                "put the secret into a file of this name that the user the service runs as may read"
+            }
         }
+    }
+}
+
+/// Reads on after the file.
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "which does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => "which this user may not read".to_owned(),
+        io::ErrorKind::IsADirectory => "which is a folder".to_owned(),
+        other => format!("which cannot be read ({other})"),
     }
 }
 
@@ -218,7 +230,8 @@ mod tests {
         for text in ["", "s3cret", "env:", "file: ", "env: X", "ENV:X", "https://x"] {
             assert!(matches!(Secret::resolve(text), Err(SecretError::NotAReference)), "{text:?}");
         }
-        assert!(matches!(Secret::resolve("file:/no/such/file"), Err(SecretError::Unreadable { .. })));
+        let missing = Secret::resolve("file:/no/such/file").unwrap_err().to_string();
+        assert_eq!(missing, "refers to the file /no/such/file, which does not exist");
         let large = vec![b'x'; 65_537];
         for (bytes, expected) in
             [(&b"\r\n"[..], "is empty"), (&b"\xff\xfe"[..], "UTF-8"), (&large[..], "cannot be a secret")]

@@ -18,10 +18,12 @@ mod serve;
 mod writing;
 
 use std::{
+    error::Error,
     fmt::Display,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -29,6 +31,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{Loaded, Sources},
+    store::StoreError,
     telemetry,
 };
 
@@ -190,17 +193,49 @@ fn nobody_reads(error: &anyhow::Error) -> bool {
     error.chain().any(|it| it.downcast_ref::<io::Error>().is_some_and(is_broken))
 }
 
-/// Tells on stderr why a command failed: the error, then what caused it.
+/// Tells on stderr why a command failed: the error, what caused it, and what to do where that is known.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if nobody_reads(error) {
         // As in `audit … | head`: who asked has seen enough.
         return ExitCode::SUCCESS;
     }
-    let mut lines = vec![format!("error: {error}")];
-    lines.extend(error.chain().skip(1).map(|cause| format!("caused by: {cause}")));
     // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr().lock(), "{}", lines.join("\n"));
+    let _ = writeln!(io::stderr().lock(), "{}", told(error));
     ExitCode::FAILURE
+}
+
+/// The error and its causes, a line each. Drivers repeat the text of a cause in their own: it is told
+/// where it comes from, and not twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for text in error.chain().map(plain) {
+        if let Some(last) = lines.last_mut()
+            && let Some(own) = last.strip_suffix(&text)
+        {
+            *last = own.trim_end_matches([':', ' ']).to_owned();
+        }
+        lines.push(text);
+    }
+    lines.retain(|it| !it.is_empty());
+    let remedy = error.chain().find_map(|cause| {
+        let shared = || cause.downcast_ref::<Arc<StoreError>>().map(Arc::as_ref);
+        cause.downcast_ref::<StoreError>().or_else(shared)?.remedy()
+    });
+    let mut told = format!("error: {}", lines.join("\ncaused by: "));
+    if let Some(remedy) = remedy {
+        told.push_str("\nwhat to do: ");
+        told.push_str(remedy);
+    }
+    told
+}
+
+/// A cause without the line of PostgreSQL's own source that its driver puts at the end.
+fn plain(cause: &(dyn Error + 'static)) -> String {
+    let text = cause.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((text, number)) if number.bytes().all(|it| it.is_ascii_digit()) => text.to_owned(),
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +271,30 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Cause {
+            text: &'static str,
+            source: Option<Box<Cause>>,
+        }
+        let cause = |text, source: Option<Cause>| Cause { text, source: source.map(Box::new) };
+        let table = cause("no such table: ledger at line 768", None);
+        let driver = cause("error returned from database: no such table: ledger at line 768", Some(table));
+        let same = cause("error returned from database: no such table: ledger at line 768", Some(driver));
+        let told = told(&anyhow::Error::from(same).context("it cannot be read"));
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "error: it cannot be read",
+                "caused by: error returned from database",
+                "caused by: no such table: ledger",
+            ]
+        );
     }
 
     #[test]

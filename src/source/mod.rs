@@ -78,8 +78,6 @@ pub enum SourceError {
     Missing {
         /// Its address.
         queue: String,
-        /// What the service said.
-        source: BoxError,
     },
     /// The service did not do it; the same may succeed later.
     #[error("{doing} failed ({code})")]

@@ -307,7 +307,7 @@ where
     };
     // The name in the SDK's model, and the one that servers of the older protocol send.
     if matches!(code.as_str(), "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue") {
-        return SourceError::Missing { queue: queue.to_owned(), source: error.into() };
+        return SourceError::Missing { queue: queue.to_owned() };
     }
     SourceError::Failed { doing, code, source: error.into() }
 }

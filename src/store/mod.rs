@@ -14,6 +14,7 @@ mod log;
 mod messages;
 mod projections;
 mod quarantine;
+mod remedy;
 mod schema;
 mod scratch;
 mod slots;

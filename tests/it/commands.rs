@@ -2,7 +2,11 @@
 
 use std::process::Output;
 
-use crate::support::service::Service;
+use crate::support::{
+    database::{Kind, TestDb},
+    free_port,
+    service::Service,
+};
 
 const DATABASE: &str = "[database]\nurl = \"sqlite://{folder}/ledger.db\"\n";
 const MESSAGE: &str =
@@ -42,6 +46,32 @@ async fn commands_that_read_say_that_there_is_no_ledger_and_make_none() {
     }
     assert!(service.run(&["migrate"]).await.status.success());
     assert!(service.run(&["projections", "status"]).await.status.success());
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_once_with_what_to_do() {
+    let nowhere = format!("postgres://me@127.0.0.1:{}/ledger?sslmode=disable", free_port());
+    let pool = TestDb::new(Kind::Pgbouncer).await;
+    for (url, once, remedy) in [
+        (
+            "sqlite://{folder}/no/such/folder/ledger.db",
+            "unable to open database file",
+            "folder in database.url",
+        ),
+        (&nowhere, "pool timed out", "the host and the port in database.url"),
+        (pool.url(), "startup parameter", "database.pooler = true"),
+    ] {
+        let service = Service::new(&format!("[database]\nurl = \"{url}\"\nacquire_timeout_ms = 500\n"));
+        let output = service.run(&["migrate"]).await;
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{url}: {said}");
+        assert_eq!(said.matches(once).count(), 1, "{url}: {said}");
+        assert!(
+            said.lines().last().unwrap().starts_with("what to do: ") && said.contains(remedy),
+            "{url}: {said}"
+        );
+        assert!(!said.contains(" at line "), "{said}");
+    }
 }
 
 /// What a command that failed says.
