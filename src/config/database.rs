@@ -80,6 +80,12 @@ impl Database {
                 "is true, but SQLite has no pooler",
                 "remove it, or set database.url to the pooler's address",
             ));
+        } else if self.pooler && self.direct_url.is_none() {
+            problems.push(Problem::new(
+                "database.pooler",
+                "is true, but the migrations of every start need a way past the pooler",
+                "set database.direct_url to the address of the database itself",
+            ));
         }
         problems.extend(within("database.max_connections", self.max_connections.into(), 1..=10_000));
         problems.extend(at_least_one("database.acquire_timeout_ms", self.acquire_timeout));

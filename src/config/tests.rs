@@ -83,6 +83,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
         ("NOTIFICATION_LEDGER__LOG__SHARDS", "8"),
         ("NOTIFICATION_LEDGER__DELIVERY__WORKER", "7"),
         ("NOTIFICATION_LEDGER__DATABASE__POOLER", "true"),
+        ("NOTIFICATION_LEDGER__DATABASE__DIRECT_URL", "postgres://me:pw@other/db"),
         ("NOTIFICATION_LEDGER__API__KEYS", r#"[{name = "a", secret = "env:A", scopes = ["admin"]}]"#),
         ("NOTIFICATION_LEDGER__PROVIDERS__ACME__KIND", "log"),
         ("NOTIFICATION_LEDGER__PROVIDERS__ACME__TIMEOUT_MS", "900"),
@@ -151,6 +152,19 @@ fn everything_wrong_is_named_at_once_with_its_place_and_its_remedy() {
         ("NOTIFICATION_LEDGER__TELEMETRY__FORMAT", "xml"),
     ];
     insta::assert_snapshot!(problems(file, &variables).join("\n"));
+}
+
+#[test]
+fn a_pooler_needs_a_way_past_it() {
+    let pooled = "[database]\nurl = \"postgres://pool/db\"\npooler = true\n";
+    assert_eq!(
+        problems(pooled, &[]),
+        [
+            "database.pooler (test.toml) is true, but the migrations of every start need a way past the pooler; \
+          set database.direct_url to the address of the database itself"
+        ]
+    );
+    assert!(load(&format!("{pooled}direct_url = \"postgres://host/db\""), &[]).is_ok());
 }
 
 #[test]
