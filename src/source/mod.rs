@@ -79,6 +79,17 @@ pub enum SourceError {
         /// Its address.
         queue: String,
     },
+    /// There is nothing to sign requests with.
+    #[error(
+        "{doing} failed: there are no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give \
+         the machine, the container or the pod a role that may use the queue"
+    )]
+    NoCredentials {
+        /// What was tried.
+        doing: &'static str,
+        /// Where they were looked for.
+        source: BoxError,
+    },
     /// The service did not do it; the same may succeed later.
     #[error("{doing} failed ({code})")]
     Failed {

@@ -13,9 +13,12 @@ mod arrival;
 mod check;
 mod tries;
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, iter::successors, time::Duration};
 
-use aws_config::SdkConfig;
+use aws_config::{
+    SdkConfig, environment::EnvironmentVariableRegionProvider, meta::region::RegionProviderChain,
+    profile::ProfileFileRegionProvider,
+};
 use aws_sdk_sqs::{
     Client,
     config::{Region, retry::RetryConfig, timeout::TimeoutConfig},
@@ -81,8 +84,20 @@ impl Sqs {
     /// # Errors
     /// When the address makes no sense, the queue does not exist, or its name cannot be looked up.
     pub async fn open(options: SqsOptions) -> Result<Self, SourceError> {
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).load().await;
-        Self::open_with(options, &config).await
+        let (_, region) = address::parse(&options.queue)?;
+        let loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
+        // Where nobody says a region, the tools ask the machine's metadata service, which takes a while
+        // to not be there; an emulator is not worth that.
+        let loader = match options.region.clone().or(region).map(Region::new) {
+            Some(region) => loader.region(region),
+            None if options.endpoint_url.is_some() => loader.region(
+                RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                    .or_else(ProfileFileRegionProvider::new())
+                    .or_else(EMULATOR_REGION),
+            ),
+            None => loader,
+        };
+        Self::open_with(options, &loader.load().await).await
     }
 
     /// As [`Self::open`], with credentials from elsewhere.
@@ -266,6 +281,7 @@ impl SourceError {
         match self {
             Self::Failed { code, .. } => code,
             Self::Missing { .. } => "QueueDoesNotExist",
+            Self::NoCredentials { .. } => "credentials",
             Self::BadAddress { .. } | Self::Unreadable(_) => "other",
         }
     }
@@ -309,7 +325,20 @@ where
     if matches!(code.as_str(), "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue") {
         return SourceError::Missing { queue: queue.to_owned() };
     }
+    if lacks_credentials(&error) {
+        return SourceError::NoCredentials { doing, source: error.into() };
+    }
     SourceError::Failed { doing, code, source: error.into() }
+}
+
+/// Whether the request could not be signed: none of the SDK's providers had credentials. Its error for
+/// that is not among what it lets others name.
+fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+    let is_it = |it: &(dyn StdError + 'static)| {
+        let text = it.to_string();
+        text.contains("credential provider") || text.contains("credentials provider")
+    };
+    successors(Some(error), |&it| it.source()).any(is_it)
 }
 
 fn whole_seconds(duration: Duration) -> i32 {
@@ -318,13 +347,7 @@ fn whole_seconds(duration: Duration) -> i32 {
 
 /// The error and its causes in one line.
 fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    successors(Some(error), |&it| it.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -74,6 +74,21 @@ async fn what_cannot_be_used_is_told_once_with_what_to_do() {
     }
 }
 
+#[tokio::test]
+async fn a_queue_without_credentials_says_so_and_asks_nobody_for_a_region_that_is_configured() {
+    let queue = "[service]\nroles = [\"ingest\"]\n[[ingest.sqs]]\nname = \"q\"\nqueue_url = \"jobs\"\n\
+                 endpoint_url = \"http://127.0.0.1:9\"\nregion = \"eu-west-1\"\n";
+    let absent = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_EC2_METADATA_DISABLED"];
+    let service = Service::new(&format!("{DATABASE}{queue}"))
+        .with_variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+        .with_variable("AWS_CONFIG_FILE", "/dev/null")
+        .with_variable("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    let service = absent.into_iter().fold(service, Service::without_variable);
+    let said = said(&service.run(&["serve"]).await);
+    assert!(said.contains("there are no AWS credentials; set AWS_ACCESS_KEY_ID"), "{said}");
+    assert!(!said.contains("load region"), "{said}");
+}
+
 /// What a command that failed says.
 fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()

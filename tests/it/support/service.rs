@@ -30,6 +30,7 @@ pub(crate) struct Service {
     folder: TempDir,
     port: u16,
     environment: Vec<(String, String)>,
+    absent: Vec<&'static str>,
     process: Option<Process>,
     output: Arc<Mutex<String>>,
 }
@@ -48,6 +49,7 @@ impl Service {
             folder: tempfile::tempdir().unwrap(),
             port: free_port(),
             environment: Vec::new(),
+            absent: Vec::new(),
             process: None,
             output: Arc::default(),
         };
@@ -58,6 +60,12 @@ impl Service {
     /// With this variable in its environment, for example a secret that the configuration refers to.
     pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Without this variable, which a service of a test has otherwise.
+    pub(crate) fn without_variable(mut self, name: &'static str) -> Self {
+        self.absent.push(name);
         self
     }
 
@@ -165,6 +173,7 @@ impl Service {
         command.env_remove("RUST_LOG");
         command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", ACCESS_KEY);
         command.env("AWS_REGION", REGION).env("AWS_EC2_METADATA_DISABLED", "true");
+        self.absent.iter().for_each(|name| _ = command.env_remove(name));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
