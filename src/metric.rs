@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use metrics::{SharedString, Unit, counter, gauge, histogram};
 
-use crate::id::Shard;
+use crate::{event::FailureClass, id::Shard, message::RejectionCode, projection};
 
 /// Messages that came in. Labels: `ingress`.
 pub const RECEIVED_TOTAL: &str = "notification_ledger_received_total";
@@ -99,6 +99,40 @@ pub enum Kind {
     Gauge,
     /// Be spread over buckets.
     Histogram,
+}
+
+/// The ingress label of the HTTP API.
+pub const HTTP: &str = "http";
+
+/// Begins every counter at 0 whose labels are known before anything happens, so that the first count
+/// is a rise and not a series out of nowhere: for these providers, and these queues by their names.
+pub fn begin<'a>(providers: impl Iterator<Item = &'a str>, queues: impl Iterator<Item = &'a str>) {
+    let door = |ingress: &str| {
+        received(ingress, 0);
+        accepted(ingress, 0, 0, 0);
+    };
+    door(HTTP);
+    counter!(APPEND_ENTRIES_TOTAL).increment(0);
+    for reason in RejectionCode::ALL.map(RejectionCode::as_str) {
+        counter!(QUARANTINED_TOTAL, "reason" => reason).increment(0);
+        counter!(REJECTED_TOTAL, "ingress" => HTTP, "reason" => reason).increment(0);
+    }
+    for it in projection::ALL {
+        projected(it.name(), 0);
+    }
+    for provider in providers {
+        for outcome in FailureClass::ALL.map(FailureClass::as_str).into_iter().chain(["accepted", "lost"]) {
+            counter!(DELIVERY_ATTEMPTS_TOTAL, "provider" => provider.to_owned(), "outcome" => outcome)
+                .increment(0);
+        }
+    }
+    for queue in queues {
+        let ingress = format!("sqs:{queue}");
+        door(&ingress);
+        given_back(&ingress, 0);
+        handed_out_again(&ingress, 0);
+        queue_deleted(queue, 0, 0);
+    }
 }
 
 /// Messages that came in by a door, whatever becomes of them.
@@ -226,6 +260,29 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// All but those whose labels are known only when they are counted.
+    #[test]
+    fn counters_begin_at_zero() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || begin(["acme"].into_iter(), ["jobs"].into_iter()));
+        let text = handle.render();
+        let late = [SQS_RECEIVE_ERRORS_TOTAL, HTTP_REQUESTS_TOTAL];
+        for (kind, name, ..) in ALL.iter().filter(|(_, name, ..)| !late.contains(name)) {
+            let is_there = text.lines().any(|it| it.starts_with(name) && it.ends_with(" 0"));
+            assert!(*kind != Kind::Counter || is_there, "{name} is missing in\n{text}");
+        }
+        for line in [
+            "notification_ledger_appended_total{ingress=\"http\"} 0",
+            "notification_ledger_appended_total{ingress=\"sqs:jobs\"} 0",
+            "notification_ledger_quarantined_total{reason=\"not_json\"} 0",
+            "notification_ledger_delivery_attempts_total{provider=\"acme\",outcome=\"auth_config\"} 0",
+            "notification_ledger_delivery_attempts_total{provider=\"acme\",outcome=\"lost\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+        }
+    }
 
     #[test]
     fn every_metric_is_described_once_and_named_by_its_kind() {

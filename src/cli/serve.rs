@@ -9,7 +9,7 @@ use super::{Exit, Global, Logs, config};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError},
-    service,
+    metric, service,
     supervisor::{Outcome, Supervisor},
     telemetry,
 };
@@ -35,6 +35,8 @@ impl Options {
 
 async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let metrics = telemetry::metrics()?;
+    let queues = config.ingest.sqs.iter().map(|it| it.name.as_str());
+    metric::begin(config.providers.keys().map(String::as_str), queues);
     let supervisor = Supervisor::new(config.service.shutdown_timeout);
     service::start(config, Arc::new(SystemClock), supervisor.tasks(), metrics).await?;
     match supervisor.run_until_stopped().await.context("signals cannot be heard")? {

@@ -203,6 +203,10 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Retry, Self::InvalidTarget, Self::Permanent, Self::AuthConfig, Self::Unknown];
+
     /// As written in events, metrics and configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

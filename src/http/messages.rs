@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// The door's name in the log.
-const INGRESS: &str = "http";
+const INGRESS: &str = metric::HTTP;
 /// Messages in one request at the most.
 const BATCH_MAX: usize = 500;
 /// Messages of a recipient in one answer at the most.
