@@ -25,6 +25,10 @@ const SIZE_BUCKETS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 
 /// How often the samples of histograms are taken together, lest they pile up while nobody asks.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// What the database driver says that nobody has to know: that tables of migrations are there already,
+/// at every start, and, for every connection that died, that it is dead.
+const NOISE: &str = "sqlx::postgres::notice=off,sqlx_core::pool::connection=off";
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,7 +123,9 @@ pub async fn upkeep(handle: PrometheusHandle, stop: CancellationToken) {
     }
 }
 
+/// The filter, without the driver's noise unless it says itself what it wants of the driver.
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let filter = if filter.contains("sqlx") { filter.to_owned() } else { format!("{NOISE},{filter}") };
     Ok(EnvFilter::builder().parse(filter)?)
 }
 
@@ -141,6 +147,8 @@ fn describe() {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -162,6 +170,37 @@ mod tests {
             "# HELP notification_ledger_received_total Messages that came in, by ingress.",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_driver_is_heard_where_somebody_asks_for_it() {
+        for (filter, is_heard) in
+            [("info", false), ("debug", false), ("off", false), ("info,sqlx=info", true)]
+        {
+            let lines = Arc::new(Mutex::new(Vec::new()));
+            let writer = Arc::clone(&lines);
+            let builder = tracing_subscriber::fmt().with_env_filter(parse_filter(filter).unwrap());
+            let subscriber = builder.with_writer(move || Lines(Arc::clone(&writer))).finish();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!(target: "sqlx::postgres::notice", "noise");
+                tracing::info!(target: "notification_ledger", "ours");
+            });
+            let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+            assert_eq!(text.contains("noise"), is_heard, "{filter}: {text}");
+            assert_eq!(text.contains("ours"), filter != "off", "{filter}: {text}");
+        }
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 

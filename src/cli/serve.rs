@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Exit, Global, Logs, config};
 use crate::{
     clock::SystemClock,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Role},
     metric, service,
     supervisor::{Outcome, Supervisor},
     telemetry,
@@ -34,13 +34,23 @@ impl Options {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<Exit> {
+    let roles: Vec<_> = config.service.role_set().into_iter().map(Role::as_str).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        database = config.database.url.scheme(),
+        roles = roles.join(","),
+        "starting"
+    );
     let metrics = telemetry::metrics()?;
     let queues = config.ingest.sqs.iter().map(|it| it.name.as_str());
     metric::begin(config.providers.keys().map(String::as_str), queues);
     let supervisor = Supervisor::new(config.service.shutdown_timeout);
     service::start(config, Arc::new(SystemClock), supervisor.tasks(), metrics).await?;
     match supervisor.run_until_stopped().await.context("signals cannot be heard")? {
-        Outcome::Drained => Ok(Exit::Well),
+        Outcome::Drained => {
+            tracing::info!("stopped: everything under way was finished");
+            Ok(Exit::Well)
+        }
         Outcome::Forced { running } => {
             tracing::warn!(?running, "stopped before everything had finished; nothing durable is lost");
             Ok(Exit::Wrong)

@@ -89,6 +89,29 @@ async fn a_queue_without_credentials_says_so_and_asks_nobody_for_a_region_that_i
     assert!(!said.contains("load region"), "{said}");
 }
 
+#[tokio::test]
+async fn serve_says_what_it_is_and_that_it_has_stopped_and_nothing_of_the_driver() {
+    let db = TestDb::new(Kind::Postgres).await;
+    let api = "[api]\nbind = \"127.0.0.1:{port}\"\n[service]\nroles = [\"project\", \"api\"]\n";
+    let mut service = Service::new(&format!("[database]\nurl = \"{}\"\n{api}", db.url()));
+    // The second start finds what the first has made.
+    for _ in 0..2 {
+        service.start().await;
+        assert!(service.stop().await.success());
+    }
+    let output = service.output();
+    for (expected, times) in [
+        (concat!("\"version\":\"", env!("CARGO_PKG_VERSION"), "\""), 2),
+        ("\"database\":\"postgres\"", 2),
+        ("\"roles\":\"project,api\"", 2),
+        ("stopped: everything", 2),
+        ("already exists", 0),
+        ("on-release", 0),
+    ] {
+        assert_eq!(output.matches(expected).count(), times, "{expected} in\n{output}");
+    }
+}
+
 /// What a command that failed says.
 fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
