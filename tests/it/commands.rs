@@ -2,6 +2,8 @@
 
 use std::process::Output;
 
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
 use crate::support::{
     database::{Kind, TestDb},
     free_port,
@@ -97,7 +99,9 @@ async fn serve_says_what_it_is_and_that_it_has_stopped_and_nothing_of_the_driver
     // The second start finds what the first has made.
     for _ in 0..2 {
         service.start().await;
-        assert!(service.stop().await.success());
+        let mut half = TcpStream::connect(service.address()).await.unwrap();
+        half.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
+        assert!(service.stop().await.success(), "half a request holds up nobody");
     }
     let output = service.output();
     for (expected, times) in [
