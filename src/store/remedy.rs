@@ -22,6 +22,7 @@ impl StoreError {
         use sqlx::migrate::MigrateError;
         match self {
             Self::Database(error) => of_driver(error),
+            Self::TimedOut(_) => Some(REACH),
             Self::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 of_driver(error)
             }
