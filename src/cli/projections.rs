@@ -10,10 +10,11 @@ use serde_json::{Value as Json, json};
 use super::{Exit, Global, Logs, Output, print};
 use crate::{
     clock::{Clock, SystemClock},
+    id::{Position, Shard},
     projection::{self, Projection, Value},
     service,
     store::{ShardStatus, Store},
-    worker::rebuild::{Comparison, Difference, Rebuild, What},
+    worker::rebuild::{Behind, Comparison, Difference, Rebuild, What},
 };
 
 /// Show how far the projections are, rebuild them from the log, prove that they equal it
@@ -30,16 +31,16 @@ enum Command {
     /// Fold the whole log into the slot that is not live, compare, and make it the live one
     ///
     /// The service may run on: what is read meanwhile is the live slot, and what is appended meanwhile
-    /// is not missed. A rebuild that was cut off goes on where it was. If the result differs from the
-    /// live slot, the differences are named and nothing is flipped (exit code 1) unless --accept is
-    /// given.
+    /// is not missed. A rebuild that was cut off goes on where it was. Both are compared at the place to
+    /// which the live slot is folded, even if it is stuck there. If they differ, the differences are
+    /// named and nothing is flipped (exit code 1) unless --accept is given.
     Rebuild {
         /// inbox, deliveries or messages
         name: String,
         /// Begin at the first event even if an earlier rebuild was cut off
         #[arg(long)]
         restart: bool,
-        /// Make the result live even if it differs from what was live
+        /// Make the result live even if it differs from what was live, or cannot be compared with it
         #[arg(long)]
         accept: bool,
         #[command(flatten)]
@@ -48,7 +49,7 @@ enum Command {
     /// Compare the live tables with a fresh fold of the log, row by row
     ///
     /// Nothing waits for it and nothing is changed. Exits with 1 when a row differs, and names rows and
-    /// columns.
+    /// columns. Says how many events of the log the live tables lack: what they make is not compared.
     Verify {
         /// inbox, deliveries or messages
         name: String,
@@ -147,15 +148,20 @@ async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Out
     let slot = result.slot.as_str();
     if output.json {
         let comparison = result.comparison.as_ref().map(comparison_json);
-        print(
-            json!({ "projection": name, "slot": slot, "flipped": result.flipped, "comparison": comparison }),
-        )?;
+        let behind = result.behind.iter().map(|it| json!({ "shard": it.shard, "reason": it.reason }));
+        print(json!({
+            "projection": name, "slot": slot, "flipped": result.flipped, "comparison": comparison,
+            "behind": behind.collect::<Json>(),
+        }))?;
     } else {
         if let Some(comparison) = &result.comparison {
             print_comparison(comparison)?;
         }
         if result.flipped {
             print(format_args!("{name}: slot {slot} is live"))?;
+            for Behind { shard, reason } in &result.behind {
+                print(format_args!("  shard {shard} is behind the log: {reason}"))?;
+            }
         } else {
             print(format_args!(
                 "{name}: not flipped, because slot {slot} differs from what is live; --accept makes it live"
@@ -188,7 +194,11 @@ fn print_comparison(comparison: &Comparison) -> std::io::Result<()> {
     }
     let events: i64 = comparison.places.iter().map(|(_, place)| place.0).sum();
     let (rows, differing) = (comparison.rows, comparison.differing);
-    print(format_args!("{rows} rows compared with a fresh fold of {events} events: {differing} differ"))
+    print(format_args!("{rows} rows compared with a fresh fold of {events} events: {differing} differ"))?;
+    match comparison.behind_events() {
+        0 => Ok(()),
+        behind => print(format_args!("not compared: {behind} events of the log that the live tables lacked")),
+    }
 }
 
 fn in_words(difference: &Difference) -> String {
@@ -228,7 +238,11 @@ fn comparison_json(comparison: &Comparison) -> Json {
             }),
         }
     };
+    let places = comparison.places.iter().zip(&comparison.heads);
+    let place = |(place, head): (&(Shard, Position), &(Shard, Position))| json!({ "shard": place.0, "position": place.1, "head": head.1 });
     json!({
+        "places": places.map(place).collect::<Json>(),
+        "behindEvents": comparison.behind_events(),
         "rows": comparison.rows,
         "differing": comparison.differing,
         "differences": comparison.differences.iter().map(difference).collect::<Vec<_>>(),

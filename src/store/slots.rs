@@ -3,7 +3,7 @@
 //! Every projection has two slots and a view without suffix on the live one, which is what everybody
 //! reads. Only this file changes tables.
 
-use sea_query::{Expr, ExprTrait, LockType, OnConflict, Query};
+use sea_query::{Expr, ExprTrait, LockType, OnConflict, Order, Query};
 
 use super::{
     Dialect, Mode, ProjectError, ProjectionState, Slot, Store, StoreError, Tx, bulk,
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Makes a rebuilt slot the live one, after folding what is left to the live slot's place while
-    /// nobody can move it. One transaction; on MySQL, whose DDL commits by itself, the catalogue is
+    /// nobody can move it; where it is further already, it stays there. One transaction; on MySQL, whose DDL commits by itself, the catalogue is
     /// changed first and the views right after it.
     pub async fn flip(
         &self,
@@ -133,8 +133,9 @@ impl Store {
                 let (shard, after) = *place;
                 let (events, error) = read_range(&mut tx, shard, after, Some(target.1), 5_000).await?;
                 let Some(last) = events.last().map(|it| it.position) else {
-                    let source =
-                        error.unwrap_or_else(|| StoreError::Corrupt("the log ends early".to_owned()));
+                    // The live slot may be beyond the log, where somebody has put it there; this one
+                    // holds what the log says.
+                    let Some(source) = error else { break };
                     return Err(ProjectError::Parked { projection: name, shard, after, source });
                 };
                 fold_into(&mut tx, projection, to, &events).await?;
@@ -161,9 +162,15 @@ impl Store {
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let mut tx = self.db.begin(Mode::Snapshot).await?;
         // The first read is what fixes the state.
-        let statement = Query::select().columns(["shard", "head"]).from("log_shards").to_owned();
-        let _: Vec<(i16, i64)> = tx.all(&statement).await?;
-        Ok(Snapshot { tx })
+        let statement = Query::select()
+            .columns(["shard", "head"])
+            .from("log_shards")
+            .order_by("shard", Order::Asc)
+            .to_owned();
+        let rows: Vec<(i16, i64)> = tx.all(&statement).await?;
+        let head = |(number, head): (i16, i64)| Ok((shard(number)?, Position(head)));
+        let heads = rows.into_iter().map(head).collect::<Result<_, StoreError>>()?;
+        Ok(Snapshot { tx, heads })
     }
 
     async fn make_checkpoints(&self, tx: &mut Tx, projection: &str, slot: Slot) -> Result<(), StoreError> {
@@ -188,9 +195,16 @@ impl Store {
 #[derive(Debug)]
 pub struct Snapshot {
     tx: Tx,
+    heads: Vec<(Shard, Position)>,
 }
 
 impl Snapshot {
+    /// The ends of the log, by shard.
+    #[must_use]
+    pub fn heads(&self) -> &[(Shard, Position)] {
+        &self.heads
+    }
+
     /// The checkpoints of a slot, by shard.
     pub async fn places(
         &mut self,

@@ -1,13 +1,19 @@
 //! Rebuilding a projection beside the live one, and proving that two folds are equal.
 //!
-//! A rebuild folds the log from its first event into the slot that is not live, compares it with the
-//! live one at equal places, and flips. The live slot is folded and read all the while. A rebuild that
-//! was cut off goes on from its checkpoints.
+//! A rebuild folds the log from its first event into the slot that is not live, up to the places of the
+//! live one and not beyond; compares the two there; flips; and only then folds on to the end of the log.
+//! So it needs nobody who moves the live slot, and minds nobody who does: a live slot that stands still,
+//! wherever and why ever, can be compared and replaced. A rebuild that was cut off goes on from its
+//! checkpoints.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 
+use super::chain;
 use crate::{
     clock::Clock,
     id::{Position, Shard},
@@ -39,9 +45,20 @@ pub enum RebuildError {
     /// There is no such projection in this database.
     #[error("projection {0} is not in the database yet; start the service once")]
     NotThere(&'static str),
-    /// Another process keeps moving the slot.
-    #[error("another process is working on the same slot of {0}; try again when it is done")]
+    /// Another process holds or moves the slot that is folded anew.
+    #[error("another process is folding the same slot of {0}; try again when it is done")]
     Contended(&'static str),
+    /// The live slot cannot be compared, because no fold of this log comes to its place.
+    #[error(
+        "the live slot of {projection} says that it holds more of shard {shard} than the log does; \
+         `projections rebuild {projection} --accept` replaces it"
+    )]
+    BeyondLog {
+        /// Which projection.
+        projection: &'static str,
+        /// Which shard.
+        shard: Shard,
+    },
     /// A proof is under way or was cut off.
     #[error("a proof of {0} is under way or was cut off; run again with --restart if nobody is at it")]
     ProofExists(&'static str),
@@ -50,8 +67,10 @@ pub enum RebuildError {
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Comparison {
-    /// The places of the log at which both were compared.
+    /// The places of the log at which both were compared: those of the live slot.
     pub places: Vec<(Shard, Position)>,
+    /// The ends of the log at that moment.
+    pub heads: Vec<(Shard, Position)>,
     /// Rows compared, over all tables.
     pub rows: u64,
     /// Rows that differ.
@@ -96,8 +115,20 @@ pub struct Rebuilt {
     pub slot: Slot,
     /// Whether it is live now; not when it differs and that was not accepted.
     pub flipped: bool,
-    /// What the comparison with the slot that was live found; none when its version was older.
+    /// What the comparison with the slot that was live found; none when its version was older, or when
+    /// they could not be compared and that was accepted.
     pub comparison: Option<Comparison>,
+    /// The shards of which the slot, live by now, could not be brought up to the end of the log.
+    pub behind: Vec<Behind>,
+}
+
+/// A shard that could not be folded to the end of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Which.
+    pub shard: Shard,
+    /// Why not.
+    pub reason: String,
 }
 
 /// A projection and what is needed to fold it anew.
@@ -119,7 +150,8 @@ impl std::fmt::Debug for dyn Projection {
 
 impl Rebuild {
     /// Folds the log into the slot that is not live and makes it the live one. `restart` forgets what
-    /// an earlier, cut-off rebuild did; `accept` flips even if the result differs from the live slot.
+    /// an earlier, cut-off rebuild did; `accept` flips even if the result differs from the live slot, or
+    /// cannot be compared with it.
     pub async fn rebuild(
         &self,
         restart: bool,
@@ -128,25 +160,34 @@ impl Rebuild {
     ) -> Result<Rebuilt, RebuildError> {
         let name = self.projection.name();
         let state = self.store.projection_state(name).await?.ok_or(RebuildError::NotThere(name))?;
-        let slot = state.live.other();
+        let (live, slot) = (state.live, state.live.other());
         let version = self.projection.version();
-        let goes_on = state.building == Some(slot) && state.building_version == Some(version) && !restart;
-        if !goes_on {
+        let begun = state.building == Some(slot) && state.building_version == Some(version);
+        if restart || !begun || self.is_ahead(slot, live).await? {
             self.store.begin_slot(self.projection, slot, self.clock.now()).await?;
         }
-        self.fold_until(slot, self.heads().await?, progress).await?;
+        self.fold_until(slot, self.places(live).await?, progress).await?;
         self.store.index_slot(self.projection, slot).await?;
-        self.fold_until(slot, self.heads().await?, progress).await?;
         let comparison = if state.version == version {
-            Some(self.compare(state.live, slot, progress).await?)
+            match self.compare(live, slot, progress).await {
+                Err(error) if accept => {
+                    let error = chain(&error);
+                    tracing::warn!(projection = name, error, "not compared with what is live, as accepted");
+                    None
+                }
+                compared => Some(compared?),
+            }
         } else {
             None
         };
+        let (done, heads) = (self.places(slot).await?, self.heads().await?);
         let flipped = accept || comparison.as_ref().is_none_or(|it| it.differing == 0);
+        let mut behind = Vec::new();
         if flipped {
             self.store.flip(self.projection, slot, self.clock.now()).await?;
+            behind = self.catch_up(slot, &done, &heads, progress).await;
         }
-        Ok(Rebuilt { slot, flipped, comparison })
+        Ok(Rebuilt { slot, flipped, comparison, behind })
     }
 
     /// Compares the live slot with a fresh fold, row by row, at equal places of the log. Nothing waits
@@ -168,6 +209,24 @@ impl Rebuild {
         Ok(self.store.heads().await?.into_iter().map(|it| (it.shard, it.position)).collect())
     }
 
+    /// How far a slot is, by shard.
+    async fn places(&self, slot: Slot) -> Result<Vec<(Shard, Position)>, StoreError> {
+        let mut checkpoints = self.store.checkpoints().await?;
+        checkpoints.retain(|it| it.projection == self.projection.name() && it.slot == slot);
+        Ok(checkpoints.into_iter().map(|it| (it.shard, it.position)).collect())
+    }
+
+    /// Whether one slot is further than the other in any shard: they can never be compared if the other
+    /// stands still.
+    async fn is_ahead(&self, slot: Slot, other: Slot) -> Result<bool, StoreError> {
+        let checkpoints = self.store.checkpoints().await?;
+        let own = checkpoints.iter().filter(|it| it.projection == self.projection.name());
+        let (ahead, others): (Vec<_>, Vec<_>) =
+            own.filter(|it| it.slot == slot || it.slot == other).partition(|it| it.slot == slot);
+        let is_behind = |shard, position| others.iter().any(|it| it.shard == shard && it.position < position);
+        Ok(ahead.iter().any(|it| is_behind(it.shard, it.position)))
+    }
+
     /// Folds every shard up to its target and not beyond.
     async fn fold_until(
         &self,
@@ -175,36 +234,52 @@ impl Rebuild {
         targets: Vec<(Shard, Position)>,
         progress: OnProgress<'_>,
     ) -> Result<(), RebuildError> {
-        let all = targets.iter().map(|(_, target)| u64::try_from(target.0).unwrap_or(0)).sum();
-        let name = self.projection.name();
-        let start = self.store.checkpoints().await?;
-        let start = start.iter().filter(|it| it.projection == name && it.slot == slot);
-        let done: u64 = start.map(|it| u64::try_from(it.position.0).unwrap_or(0)).sum();
-        let done = &std::sync::atomic::AtomicU64::new(done);
-        progress(done.load(std::sync::atomic::Ordering::Relaxed), all);
-        let shards = targets.into_iter().map(|(shard, target)| async move {
-            let mut refused = 0;
-            loop {
-                let step = self.store.project(self.projection, slot, shard, BATCH, Some(target)).await?;
-                match step {
-                    Step::Folded { events, position, .. } => {
-                        let events = events as u64;
-                        let done = done.fetch_add(events, std::sync::atomic::Ordering::Relaxed) + events;
-                        progress(done, all);
-                        if position >= target {
-                            return Ok(());
-                        }
-                    }
-                    Step::Idle => return Ok(()),
-                    Step::Busy if refused == 600 => return Err(RebuildError::Contended(name)),
-                    Step::Busy => {
-                        refused += 1;
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let tally = &Tally::new(&self.places(slot).await?, &targets, progress);
+        let shards = targets.iter().map(|&(shard, target)| self.fold_shard(slot, shard, target, tally));
+        try_join_all(shards).await.map(drop)
+    }
+
+    /// Folds a slot that is live by now on to the end of the log, beside any projector; answers with the
+    /// shards for which that failed.
+    async fn catch_up(
+        &self,
+        slot: Slot,
+        done: &[(Shard, Position)],
+        heads: &[(Shard, Position)],
+        progress: OnProgress<'_>,
+    ) -> Vec<Behind> {
+        let tally = &Tally::new(done, heads, progress);
+        let shards = heads.iter().map(|&(shard, head)| async move {
+            let folded = self.fold_shard(slot, shard, head, tally).await;
+            folded.err().map(|error| Behind { shard, reason: chain(&error) })
+        });
+        join_all(shards).await.into_iter().flatten().collect()
+    }
+
+    async fn fold_shard(
+        &self,
+        slot: Slot,
+        shard: Shard,
+        target: Position,
+        tally: &Tally<'_>,
+    ) -> Result<(), RebuildError> {
+        let mut refused = 0;
+        loop {
+            match self.store.project(self.projection, slot, shard, BATCH, Some(target)).await? {
+                Step::Folded { events, position, .. } => {
+                    tally.add(events as u64);
+                    if position >= target {
+                        return Ok(());
                     }
                 }
+                Step::Idle => return Ok(()),
+                Step::Busy if refused == 600 => return Err(RebuildError::Contended(self.projection.name())),
+                Step::Busy => {
+                    refused += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
             }
-        });
-        try_join_all(shards).await.map(drop)
+        }
     }
 
     async fn compare(
@@ -215,15 +290,20 @@ impl Rebuild {
     ) -> Result<Comparison, RebuildError> {
         let name = self.projection.name();
         // Most of the way without a snapshot, so that the one that is held is held briefly.
-        let places = self.store.snapshot().await?.places(name, live).await?;
-        self.fold_until(fresh, places, progress).await?;
+        self.fold_until(fresh, self.places(live).await?, progress).await?;
         for _ in 0..TRIES {
             let mut left = self.store.snapshot().await?;
             let places = left.places(name, live).await?;
+            let heads = left.heads().to_vec();
+            if let Some(&(shard, _)) =
+                places.iter().zip(&heads).find(|(place, head)| place.1 > head.1).map(|it| it.0)
+            {
+                return Err(RebuildError::BeyondLog { projection: name, shard });
+            }
             self.fold_until(fresh, places.clone(), progress).await?;
             let mut right = self.store.snapshot().await?;
             if right.places(name, fresh).await? == places {
-                let mut comparison = Comparison { places, ..Comparison::default() };
+                let mut comparison = Comparison { places, heads, ..Comparison::default() };
                 for table in self.projection.tables() {
                     let sides = (Side::new(live, table), Side::new(fresh, table));
                     compare_table(&mut left, &mut right, sides, &mut comparison).await?;
@@ -301,7 +381,36 @@ async fn compare_table(
     Ok(())
 }
 
+/// Counts what is folded, for whoever wants to see it.
+struct Tally<'a> {
+    done: AtomicU64,
+    all: u64,
+    progress: OnProgress<'a>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(done: &[(Shard, Position)], targets: &[(Shard, Position)], progress: OnProgress<'a>) -> Self {
+        let sum = |places: &[(Shard, Position)]| {
+            places.iter().map(|(_, place)| u64::try_from(place.0).unwrap_or(0)).sum::<u64>()
+        };
+        let tally = Self { done: AtomicU64::new(sum(done)), all: sum(targets), progress };
+        tally.add(0);
+        tally
+    }
+
+    fn add(&self, events: u64) {
+        let done = self.done.fetch_add(events, Ordering::Relaxed) + events;
+        (self.progress)(done, self.all);
+    }
+}
+
 impl Comparison {
+    /// How many events of the log the live slot had not folded, and so were not compared.
+    #[must_use]
+    pub fn behind_events(&self) -> i64 {
+        self.places.iter().zip(&self.heads).map(|(place, head)| head.1.0 - place.1.0).sum()
+    }
+
     fn note_columns(&mut self, table: &Table, key: &Key, live: Vec<Value>, fresh: Vec<Value>) {
         if live == fresh {
             return;

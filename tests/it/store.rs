@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::support::{
     database::{Kind, TestDb, for_each_database},
-    ledger::{TestLedger, body, incoming, manual_clock, open_store, project_all},
+    ledger::{TestLedger, body, forge_future, incoming, manual_clock, open_store, project_all},
 };
 
 fn entry(id: &str, recipient: &str, title: &str) -> Entry {
@@ -266,12 +266,7 @@ for_each_database! {
             store.append(home(recipient), &[entry(&format!("m-{recipient}"), recipient, "t")], now()).await.unwrap();
         }
         let shard = home(one);
-        let columns = "shard, position, message_id, version, type, schema_version, recipient_id, occurred_at_us, recorded_at_us, payload, metadata";
-        let values = format!("{shard}, 2, 'm-{one}', 1, 'inbox.sneezed', 1, '{one}', 5, 5, '{{}}', '{{}}'");
-        let mut tx = store.db().begin(Mode::Write).await.unwrap();
-        tx.script(format!("insert into notification_events ({columns}) values ({values})")).await.unwrap();
-        tx.script(format!("update log_shards set head = 2 where shard = {shard}")).await.unwrap();
-        tx.commit().await.unwrap();
+        forge_future(&store, shard, &format!("m-{one}")).await;
         store.append(shard, &[entry("after", one, "t")], now()).await.unwrap();
 
         let inbox = ALL[0];

@@ -211,8 +211,9 @@ mod tests {
     fn a_row_that_differs_is_no_good_end() {
         let rebuild = |differing, flipped| {
             let places = vec![(Shard(0), Position(51))];
-            let comparison = Comparison { places, rows: 20, differing, differences: Vec::new() };
-            let rebuild = Rebuilt { slot: Slot::B, flipped, comparison: Some(comparison) };
+            let comparison = Comparison { places, rows: 20, differing, ..Comparison::default() };
+            let rebuild =
+                Rebuilt { slot: Slot::B, flipped, comparison: Some(comparison), behind: Vec::new() };
             let live = if flipped { Slot::B } else { Slot::A };
             let lines = rebuilt(&rebuild, Slot::A, live, Duration::from_millis(3));
             lines.iter().filter_map(Line::wrong).count()

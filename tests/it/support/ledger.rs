@@ -10,7 +10,7 @@ use notification_ledger::{
     message::parse::{Outside, parse},
     projection::{ALL, Projection},
     routing::Routing,
-    store::{DbOptions, NewLedger, Slot, Step, Store},
+    store::{DbOptions, Mode, NewLedger, Slot, Step, Store},
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -116,4 +116,23 @@ pub(crate) async fn project_all(store: &Store, projection: &'static dyn Projecti
     for shard in store.shards() {
         while let Step::Folded { .. } = store.project(projection, slot, shard, limit, None).await.unwrap() {}
     }
+}
+
+/// Appends to the shard, as a newer release would, an event on this message of a type that this release
+/// does not know.
+pub(crate) async fn forge_future(store: &Store, shard: Shard, message: &str) {
+    let columns = "shard, position, message_id, version, type, schema_version, recipient_id, \
+                   occurred_at_us, recorded_at_us, payload, metadata";
+    let values =
+        format!("shard, head + 1, '{message}', 1, 'inbox.sneezed', 1, 'user-1', 5, 5, '{{}}', '{{}}'");
+    let mut tx = store.db().begin(Mode::Write).await.unwrap();
+    for statement in [
+        format!(
+            "insert into notification_events ({columns}) select {values} from log_shards where shard = {shard}"
+        ),
+        format!("update log_shards set head = head + 1 where shard = {shard}"),
+    ] {
+        tx.script(statement).await.unwrap();
+    }
+    tx.commit().await.unwrap();
 }

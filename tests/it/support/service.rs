@@ -76,6 +76,13 @@ impl Service {
         std::fs::write(self.config_file(), config).unwrap();
     }
 
+    /// Writes a file into the folder of the configuration; answers with its path.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+
     /// Starts `serve` and waits until it is ready.
     pub(crate) async fn start(&mut self) {
         self.start_with(&["serve"]).await.unwrap_or_else(|reason| panic!("{reason}"));
