@@ -2,14 +2,18 @@
 //!
 //! Any number of processes may run it: a step holds the checkpoint row for as long as it folds, and
 //! whoever finds it held goes on with another shard. Slots that are being rebuilt are left to the
-//! rebuild (LIVE-ONLY).
+//! rebuild (LIVE-ONLY). A shard of a projection that fails or is parked pauses alone: nothing else waits
+//! for it.
+
+mod pauses;
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::{Progress, WorkError, Worker};
+use self::pauses::Pauses;
+use super::{Progress, WorkError, Worker, chain};
 use crate::{
     id::Shard,
     ledger::Ledger,
@@ -30,7 +34,11 @@ pub struct Project {
     folded: Wake,
     /// How long to let events gather before the next step.
     gather: Duration,
+    pauses: Pauses<Place>,
 }
+
+/// One shard of one slot of a projection.
+type Place = (&'static str, Slot, Shard);
 
 /// One shard of one projection that is behind.
 struct Behind {
@@ -39,21 +47,52 @@ struct Behind {
     shard: Shard,
 }
 
+impl Behind {
+    fn place(&self) -> Place {
+        (self.projection.name(), self.slot, self.shard)
+    }
+}
+
 impl Project {
     /// Folds up to `batch_max` events of each shard in a step; rings `folded` after each that folded.
     #[must_use]
-    pub const fn new(ledger: Ledger, batch_max: u64, folded: Wake) -> Self {
-        Self { ledger, batch_max, folded, gather: Duration::ZERO }
+    pub fn new(ledger: Ledger, batch_max: u64, folded: Wake) -> Self {
+        Self { ledger, batch_max, folded, gather: Duration::ZERO, pauses: Pauses::default() }
     }
 
-    async fn fold(&self, behind: &Behind) -> Result<usize, ProjectError> {
+    /// How many events were folded; none at all where there was nothing, or another process is at it.
+    async fn fold(&self, behind: &Behind) -> Result<Option<usize>, ProjectError> {
         let Behind { projection, slot, shard } = *behind;
         let store = self.ledger.store();
         let step = store.project(projection, slot, shard, self.batch_max, None).await?;
-        let Step::Folded { events, position, .. } = step else { return Ok(0) };
+        let Step::Folded { events, position, .. } = step else { return Ok(None) };
         self.ledger.progress().reached(projection.name(), shard, position);
         metric::projected(projection.name(), events);
-        Ok(events)
+        Ok(Some(events))
+    }
+
+    /// Notes that a place failed, and tells it if it is news.
+    fn failed(&mut self, place: Place, error: &ProjectError) {
+        let (projection, _, shard) = place;
+        let error = chain(error);
+        if self.pauses.failed(place, error.clone(), Instant::now()) {
+            tracing::warn!(
+                projection,
+                %shard,
+                error,
+                "projecting failed; trying this shard again with growing pauses up to 30 s"
+            );
+        } else {
+            tracing::debug!(projection, %shard, error, "projecting failed again");
+        }
+    }
+
+    /// Notes that a place works, and tells it if it had failed.
+    fn worked(&mut self, place: Place) {
+        let (projection, _, shard) = place;
+        if let Some(failures) = self.pauses.worked(place) {
+            tracing::info!(projection, %shard, failures, "projecting works again");
+        }
     }
 }
 
@@ -71,27 +110,35 @@ impl Worker for Project {
         let failed = |error| WorkError::retry("reading the checkpoints", error);
         let states = store.projection_states().await.map_err(failed)?;
         let checkpoints = store.checkpoints().await.map_err(failed)?;
-        let behind = behind(&states, &checkpoints);
-        let (mut events, mut full, mut parked) = (0, false, None);
-        for result in join_all(behind.iter().map(|it| self.fold(it))).await {
+        let mut behind = behind(&states, &checkpoints);
+        for place in self.pauses.failing() {
+            if !behind.iter().any(|it| it.place() == place) {
+                self.worked(place); // In another process, or replaced by a rebuild.
+            }
+        }
+        let now = Instant::now();
+        behind.retain(|it| self.pauses.is_over(it.place(), now));
+        let (mut events, mut full) = (0, false);
+        let folded = join_all(behind.iter().map(|it| self.fold(it))).await;
+        for (place, result) in behind.iter().map(Behind::place).zip(folded) {
             match result {
-                Ok(count) => {
+                Ok(Some(count)) => {
+                    self.worked(place);
                     events += count;
                     full |= count as u64 >= self.batch_max;
                 }
-                // The other shards and projections run on; the loop tells of it once.
-                Err(error @ ProjectError::Parked { .. }) => parked = Some(error),
-                Err(error) => return Err(WorkError::retry("projecting", error)),
+                Ok(None) => {}
+                Err(error) => self.failed(place, &error),
             }
         }
-        if events > 0 {
-            self.folded.wake();
-            if !full {
-                self.gather = began.elapsed().min(GATHER_MAX);
-            }
-            return Ok(Progress::Worked);
+        if events == 0 {
+            return Ok(Progress::Idle);
         }
-        parked.map_or(Ok(Progress::Idle), |error| Err(WorkError::retry("projecting", error)))
+        self.folded.wake();
+        if !full {
+            self.gather = began.elapsed().min(GATHER_MAX);
+        }
+        Ok(Progress::Worked)
     }
 }
 

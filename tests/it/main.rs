@@ -20,6 +20,7 @@ mod ingest;
 mod main_job;
 mod outages;
 mod producers;
+mod project;
 mod reads;
 mod rebuild;
 mod store;
