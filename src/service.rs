@@ -22,7 +22,7 @@ use crate::{
     provider::{self, Configured},
     routing::Routing,
     source::sqs::{Sqs, SqsOptions},
-    store::{DbOptions, NewLedger, Store},
+    store::{DbOptions, Identity, NewLedger, Store},
     supervisor::{BoxError, Tasks},
     telemetry,
     wake::Wake,
@@ -54,16 +54,8 @@ pub struct Opened {
 pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<Store> {
     let database = &config.database;
     let direct = database.direct_url.as_ref().map(|url| options(database, url, false));
-    let new = NewLedger {
-        ledger_id: id::new_ledger_id(),
-        shards: match config.log.shards {
-            Shards::Auto => None,
-            Shards::Fixed(shards) => Some(shards),
-        },
-        created_at: clock.now(),
-    };
     let options = options(database, &database.url, database.pooler);
-    let store = Store::create_or_open(&options, direct.as_ref(), &new)
+    let store = Store::create_or_open(&options, direct.as_ref(), &new_ledger(config, clock))
         .await
         .with_context(|| format!("database {} cannot be used", database.url))?;
     for projection in projection::ALL {
@@ -79,11 +71,35 @@ pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<St
     Ok(store)
 }
 
+/// Brings the schema up to date and creates the ledger where there is none, and no more: what it makes
+/// belongs to its owner, and whoever serves needs no right to any of it yet.
+pub async fn migrate(config: &Config, clock: &dyn Clock) -> anyhow::Result<Identity> {
+    let database = &config.database;
+    let (url, pooler) = match &database.direct_url {
+        Some(url) => (url, false),
+        None => (&database.url, database.pooler),
+    };
+    Store::migrate(&options(database, url, pooler), &new_ledger(config, clock))
+        .await
+        .with_context(|| format!("database {url} cannot be migrated"))
+}
+
 /// Opens the database as it is, for a command that only reads.
 pub async fn open_existing(config: &Config) -> anyhow::Result<Store> {
     let database = &config.database;
     let store = Store::open(&options(database, &database.url, database.pooler)).await;
     store.with_context(|| format!("database {} cannot be used", database.url))
+}
+
+fn new_ledger(config: &Config, clock: &dyn Clock) -> NewLedger {
+    NewLedger {
+        ledger_id: id::new_ledger_id(),
+        shards: match config.log.shards {
+            Shards::Auto => None,
+            Shards::Fixed(shards) => Some(shards),
+        },
+        created_at: clock.now(),
+    }
 }
 
 fn options(database: &Database, url: &DatabaseUrl, pooler: bool) -> DbOptions {

@@ -81,6 +81,14 @@ impl Store {
         Self::identify(Db::connect(options).await?).await
     }
 
+    /// Brings the schema up to date and creates the ledger where there is none. Makes no projection: its
+    /// tables belong to whoever folds them.
+    pub async fn migrate(options: &DbOptions, new: &NewLedger) -> Result<Identity, StoreError> {
+        let store = Self::migrated(options, new).await?;
+        store.close().await;
+        Ok(store.identity().clone())
+    }
+
     /// Brings the schema up to date, creates the ledger where there is none, and opens it.
     ///
     /// `direct` leads to the same database without a transaction pooler, which migrations need.
@@ -89,13 +97,17 @@ impl Store {
         direct: Option<&DbOptions>,
         new: &NewLedger,
     ) -> Result<Self, StoreError> {
-        let db = Db::connect(direct.unwrap_or(options)).await?;
-        schema::migrate(&db).await?;
-        schema::create_ledger(&db, new).await?;
-        if direct.is_some() {
-            db.close().await;
+        if let Some(direct) = direct {
+            Self::migrate(direct, new).await?;
             return Self::open(options).await;
         }
+        Self::migrated(options, new).await
+    }
+
+    async fn migrated(options: &DbOptions, new: &NewLedger) -> Result<Self, StoreError> {
+        let db = Db::connect(options).await?;
+        schema::migrate(&db).await?;
+        schema::create_ledger(&db, new).await?;
         Self::identify(db).await
     }
 
@@ -127,9 +139,10 @@ impl Store {
         Shard::of(recipient, self.identity.shards)
     }
 
-    /// Writes something durably that changes nothing: whether the database takes writes now.
+    /// Writes something durably that changes nothing: whether the database takes writes now. The column is
+    /// the one that a service without further rights may write.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
-        let statement = Query::update().table("ledger").value("ledger_id", Expr::col("ledger_id")).to_owned();
+        let statement = Query::update().table("ledger").value("id", Expr::col("id")).to_owned();
         self.db.exec(&statement).await.map(drop)
     }
 

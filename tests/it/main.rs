@@ -23,6 +23,7 @@ mod producers;
 mod project;
 mod reads;
 mod rebuild;
+mod rights;
 mod store;
 mod support;
 mod tidy;

@@ -30,7 +30,12 @@ impl PrivatePostgres {
 
     /// Its database `postgres`.
     pub(crate) fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+        self.url_as("postgres", "postgres")
+    }
+
+    /// One of its databases, as one of its roles. It trusts everybody.
+    pub(crate) fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// Stops the server as an operator would: clients are sent away, what is committed is kept.
