@@ -40,6 +40,15 @@ begin
     select raise(abort, 'notification_events is append-only: delete refused');
 end;
 
+-- `insert or replace` removes the old row without firing the trigger above. This one fires before the
+-- unique constraints are looked at, so it also is what refuses a plain second insert.
+create trigger notification_events_no_replace before insert on notification_events
+when exists (select 1 from notification_events where shard = new.shard and position = new.position)
+    or exists (select 1 from notification_events where message_id = new.message_id and version = new.version)
+begin
+    select raise(abort, 'notification_events is append-only: replace refused');
+end;
+
 -- Evidence beside the log: how often a message came again, without an event for each time.
 create table message_redeliveries (
     message_id      text primary key,

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::event::codec::CodecError;
 
+/// What `raise(abort, …)` of a trigger becomes on SQLite; SQLSTATEs are longer. The only trigger that a
+/// statement of ours can meet is the one that refuses to replace a row of the log (APPEND-ONLY).
+const SQLITE_CONSTRAINT_TRIGGER: &str = "1811";
+
 /// What went wrong with the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -90,10 +94,12 @@ impl StoreError {
         }
     }
 
-    /// Whether a unique constraint refused the row.
+    /// Whether the row is there already: a unique constraint refused it or, in the log on SQLite, the
+    /// trigger that comes before the constraints.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.is_unique_violation() || error.code().as_deref() == Some(SQLITE_CONSTRAINT_TRIGGER)
     }
 }
 

@@ -111,18 +111,50 @@ for_each_database! {
     async fn the_log_is_append_only(db: TestDb) {
         let store = open_store(&db, 1).await;
         store.append(Shard(0), &[entry("m-1", "u", "one")], now()).await.unwrap();
-        let mut crimes = vec!["update notification_events set title = 'x'", "delete from notification_events"];
-        crimes[0] = "update notification_events set payload = '{}'";
-        if matches!(db.kind(), Kind::Postgres | Kind::Pgbouncer) {
-            crimes.push("truncate notification_events");
-        }
+        let forged = |position: &str| {
+            let columns = "message_id, version, type, schema_version, recipient_id, occurred_at_us, recorded_at_us, content_hash";
+            format!("into notification_events select shard, {position}, {columns}, '{{}}', '{{}}' from notification_events")
+        };
+        // By the place of the row, and by its message.
+        let (by_place, by_message) = (forged("position"), forged("position + 1"));
+        let mut crimes = vec![
+            "update notification_events set payload = '{}'".to_owned(),
+            "delete from notification_events".to_owned(),
+        ];
+        crimes.extend(match db.kind() {
+            Kind::Sqlite => vec![
+                format!("insert or replace {by_place}"),
+                format!("insert or replace {by_message}"),
+                format!("replace {by_message}"),
+                "update or replace notification_events set version = 0".to_owned(),
+                format!("insert {by_place} where true on conflict do update set payload = '{{}}'"),
+            ],
+            Kind::Postgres | Kind::Pgbouncer => vec![
+                "truncate notification_events".to_owned(),
+                format!("insert {by_place} on conflict (shard, position) do update set payload = '{{}}'"),
+            ],
+            Kind::Mysql => vec![
+                "truncate notification_events".to_owned(),
+                format!("replace {by_place}"),
+                format!("replace {by_message}"),
+                format!("insert {by_place} on duplicate key update payload = '{{}}'"),
+            ],
+        });
         for crime in crimes {
             let mut tx = store.db().begin(Mode::Write).await.unwrap();
-            let error = tx.script(crime.to_owned()).await.unwrap_err();
-            let text = format!("{error:?}");
-            assert!(text.contains("append-only"), "{crime}: {text}");
+            let error = tx.script(crime.clone()).await.unwrap_err();
+            let text = format!("{error:?}").replace('_', "-");
+            assert!(text.contains("notification-events is append-only") || text.contains("notification-events-append-only"), "{crime}: {text}");
             drop(tx);
         }
+        for again in [by_place, by_message] {
+            let mut tx = store.db().begin(Mode::Write).await.unwrap();
+            let error = tx.script(format!("insert {again}")).await.unwrap_err();
+            assert!(error.is_unique_violation(), "this is how a race between shards is noticed: {error:?}");
+            drop(tx);
+        }
+        let stream = store.stream(&MessageId::new("m-1").unwrap()).await.unwrap();
+        assert!(matches!(&stream[0].body, Event::MessageReceived(it) if it.message.title == "one"));
         assert_eq!(store.events_after(Shard(0), Position(0), 10).await.unwrap().len(), 1);
         store.close().await;
     }
