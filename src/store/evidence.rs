@@ -5,8 +5,9 @@ use sqlx::FromRow;
 
 use super::{
     Mode, Redeliveries, Store, StoreError, Tx,
-    log::{read_redeliveries, read_stream, shard_column},
+    log::{read_stream, shard_column},
     messages::{self, MessageRows},
+    redeliveries::read_redeliveries,
 };
 use crate::{
     event::Recorded,

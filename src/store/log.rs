@@ -18,6 +18,7 @@ use super::{
     Store, StoreError, Tx,
     bulk::{self, Cell, Kind, Lookup, OnDuplicate, Spec},
     db::Busy,
+    redeliveries::{Again, count_again},
 };
 use crate::{
     clock::Timestamp,
@@ -87,15 +88,6 @@ pub(super) const COLUMNS: [Spec; 12] = [
     Spec { name: "metadata", kind: Kind::Text },
 ];
 
-/// Columns of `message_redeliveries`: the key, two counts to add up, and what the last one looked like.
-const AGAIN_COLUMNS: [Spec; 5] = [
-    Spec { name: "message_id", kind: Kind::Text },
-    Spec { name: "redelivered", kind: Kind::Int },
-    Spec { name: "conflicting", kind: Kind::Int },
-    Spec { name: "last_at_us", kind: Kind::Int },
-    Spec { name: "last_ingress", kind: Kind::Text },
-];
-
 #[derive(FromRow)]
 struct HeadRow {
     shard: i16,
@@ -147,14 +139,6 @@ struct Batch {
     known: HashMap<MessageId, Known>,
     rows: Vec<Vec<Cell>>,
     again: HashMap<MessageId, Again>,
-}
-
-/// Arrivals that need no event.
-#[derive(Default)]
-struct Again {
-    redelivered: i64,
-    conflicting: i64,
-    ingress: Option<String>,
 }
 
 impl Store {
@@ -264,44 +248,6 @@ impl Store {
             .to_owned();
         let row: Option<Row> = self.db.first(&statement).await?;
         row.map(|row| shard(row.shard)).transpose()
-    }
-
-    /// How often a message came again.
-    pub async fn redeliveries(&self, message: &MessageId) -> Result<Redeliveries, StoreError> {
-        let row: Option<AgainRow> = self.db.first(&redeliveries_of(message)).await?;
-        Ok(row.map(Redeliveries::from).unwrap_or_default())
-    }
-}
-
-/// Evidence of arrivals that appended nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Redeliveries {
-    /// The same content again.
-    pub redelivered: i64,
-    /// Other content that had been recorded as a conflict before.
-    pub conflicting: i64,
-    /// The last time of either.
-    pub last_at: Option<Timestamp>,
-    /// The door it last came in by.
-    pub last_ingress: Option<String>,
-}
-
-#[derive(FromRow)]
-struct AgainRow {
-    redelivered: i64,
-    conflicting: i64,
-    last_at_us: i64,
-    last_ingress: Option<String>,
-}
-
-impl From<AgainRow> for Redeliveries {
-    fn from(row: AgainRow) -> Self {
-        Self {
-            redelivered: row.redelivered,
-            conflicting: row.conflicting,
-            last_at: Some(Timestamp::from_micros(row.last_at_us)),
-            last_ingress: row.last_ingress,
-        }
     }
 }
 
@@ -472,34 +418,6 @@ impl Batch {
     }
 }
 
-/// Adds to the evidence of arrivals that appended nothing.
-async fn count_again(
-    tx: &mut Tx,
-    again: HashMap<MessageId, Again>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let mut again: Vec<_> = again.into_iter().collect();
-    // One order everywhere, so that two shards that count the same messages cannot deadlock.
-    again.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    let rows = again.into_iter().map(|(id, it)| {
-        vec![
-            Cell::Text(id.into()),
-            Cell::Int(it.redelivered),
-            Cell::Int(it.conflicting),
-            Cell::Int(now.as_micros()),
-            it.ingress.map_or(Cell::Null, Cell::Text),
-        ]
-    });
-    bulk::insert(
-        tx,
-        "message_redeliveries",
-        &AGAIN_COLUMNS,
-        rows.collect(),
-        OnDuplicate::Add { key_len: 1, add: 2 },
-    )
-    .await
-}
-
 fn select_events() -> SelectStatement {
     let columns = COLUMNS.map(|it| it.name);
     Query::select().columns(columns).from("notification_events").to_owned()
@@ -510,14 +428,6 @@ fn stream_of(message: &MessageId) -> SelectStatement {
     select_events()
         .and_where(Expr::col("message_id").eq(message.as_str()))
         .order_by("version", Order::Asc)
-        .to_owned()
-}
-
-fn redeliveries_of(message: &MessageId) -> SelectStatement {
-    Query::select()
-        .columns(["redelivered", "conflicting", "last_at_us", "last_ingress"])
-        .from("message_redeliveries")
-        .and_where(Expr::col("message_id").eq(message.as_str()))
         .to_owned()
 }
 
@@ -564,12 +474,6 @@ pub(super) async fn read_stream(
     let hash = rows.first_mut().and_then(|row| row.content_hash.take()).map(content_hash).transpose()?;
     let events = rows.into_iter().map(EventRow::decode).collect::<Result<_, _>>()?;
     Ok((events, hash))
-}
-
-/// How often a message came again, within a transaction.
-pub(super) async fn read_redeliveries(tx: &mut Tx, message: &MessageId) -> Result<Redeliveries, StoreError> {
-    let row: Option<AgainRow> = tx.first(&redeliveries_of(message)).await?;
-    Ok(row.map(Redeliveries::from).unwrap_or_default())
 }
 
 impl EventRow {

@@ -181,13 +181,26 @@ impl<'a> Story<'a> {
     /// Everything about the message that was the hardest to deliver.
     async fn audit(&mut self, message: &MessageId) -> anyhow::Result<()> {
         self.heading("One message", &format!("as `notification-ledger audit message {message}` shows it"))?;
-        let evidence = self.stage.ledger.store().evidence(message).await?;
-        let audit = evidence.and_then(Audit::new).with_context(|| format!("{message} is not in the log"))?;
+        let audit = self.complete_audit(message).await?;
         print(text::timeline(&message_text(&audit), self.paint))?;
         if !audit.projections.iter().all(|it| it.agrees && it.complete) {
             self.wrong.push(format!("audit: the projections had to show all of {message}"));
         }
         Ok(())
+    }
+
+    /// The message's story, once the projections show all of it: they follow the log by a moment.
+    async fn complete_audit(&self, message: &MessageId) -> anyhow::Result<Audit> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let evidence = self.stage.ledger.store().evidence(message).await?;
+            let audit =
+                evidence.and_then(Audit::new).with_context(|| format!("{message} is not in the log"))?;
+            if audit.projections.iter().all(|it| it.complete) || Instant::now() > end {
+                return Ok(audit);
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Folds the inbox anew and compares.
