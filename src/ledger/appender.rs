@@ -53,7 +53,6 @@ struct Job {
 struct Waiting {
     jobs: VecDeque<Job>,
     busy: BTreeSet<Shard>,
-    running: usize,
     closed: bool,
 }
 
@@ -101,7 +100,7 @@ impl Waiting {
         };
         let patient = first.since + PATIENCE;
         let mut size = self.jobs.iter().filter(free).map(|it| it.entries.len()).sum::<usize>();
-        if self.running > 0 && size < batch_max / WORTHWHILE && now < patient {
+        if !self.busy.is_empty() && size < batch_max / WORTHWHILE && now < patient {
             return Found::Little(patient);
         }
         let (mut batch, mut left, mut full) = (Vec::new(), VecDeque::new(), BTreeSet::new());
@@ -119,13 +118,11 @@ impl Waiting {
         }
         self.jobs = left;
         self.busy.extend(batch.iter().map(|it| it.shard));
-        self.running += 1;
         Found::Batch(batch)
     }
 
     fn release(&mut self, shards: &BTreeSet<Shard>) {
         self.busy.retain(|it| !shards.contains(it));
-        self.running -= 1;
     }
 }
 
@@ -216,7 +213,7 @@ impl Appender {
         }
     }
 
-    async fn append(&self, mut batch: Vec<Job>) {
+    async fn append(&self, batch: Vec<Job>) {
         let parts: Vec<_> = batch.iter().map(|it| (it.shard, it.entries.as_slice())).collect();
         match self.persist(&parts).await {
             Ok(applied) => {
@@ -233,7 +230,7 @@ impl Appender {
             }
             // One caller's entries must not take the others down: each by itself.
             Err(_) => {
-                for job in batch.drain(..) {
+                for job in batch {
                     let applied = self.persist(&[(job.shard, &job.entries)]).await;
                     let applied = applied.map(|it| it.into_iter().flatten().collect());
                     let _ = job.reply.send((job.entries, applied.map_err(LedgerError::from)));
@@ -315,7 +312,7 @@ mod tests {
         let now = Instant::now();
         let mut waiting = waiting(&[(0, 1), (3, 2), (0, 1)], now);
         assert_eq!(taken(waiting.take(100, now)), [(0, 1), (3, 2), (0, 1)]);
-        assert_eq!((waiting.busy.len(), waiting.running), (2, 1));
+        assert_eq!(waiting.busy, [Shard(0), Shard(3)].into());
         assert!(matches!(waiting.take(100, now), Found::Nothing));
         waiting.closed = true;
         assert!(matches!(waiting.take(100, now), Found::End));
@@ -342,7 +339,7 @@ mod tests {
         let now = Instant::now();
         let beside = |jobs: &[(u16, usize)], now: Instant, later: Duration| {
             let mut waiting = waiting(jobs, now);
-            (waiting.busy, waiting.running) = ([Shard(9)].into(), 1);
+            waiting.busy = [Shard(9)].into();
             waiting.take(100, now + later)
         };
         let Found::Little(until) = beside(&[(0, 24), (9, 80)], now, Duration::ZERO) else { panic!() };

@@ -142,17 +142,8 @@ impl<DB: Database> Held<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    /// Begins a transaction with these statements, in one round trip.
-    async fn begin(pool: &Pool<DB>, statements: String) -> Result<Self, StoreError> {
-        again!(pool, {
-            let mut held = Self { connection: pool.acquire().await?, ended: false };
-            held.script(statements.clone()).await?;
-            Ok(held)
-        })
-    }
-
-    /// The same, for the rows that they give.
-    async fn begin_reading<T>(pool: &Pool<DB>, statements: String) -> Result<(Self, Vec<T>), StoreError>
+    /// Begins a transaction with these statements, in one round trip, for the rows that they give.
+    async fn begin<T>(pool: &Pool<DB>, statements: String) -> Result<(Self, Vec<T>), StoreError>
     where
         T: for<'r> FromRow<'r, DB::Row>,
     {
@@ -302,15 +293,8 @@ impl Db {
 
     /// Begins a transaction.
     pub async fn begin(&self, mode: Mode) -> Result<Tx, StoreError> {
-        let begin = self.begin_text(mode).to_owned();
-        Ok(match self {
-            Self::Sqlite { write, .. } if mode == Mode::Write => Tx::Sqlite(Held::begin(write, begin).await?),
-            Self::Sqlite { read, .. } => Tx::Sqlite(Held::begin(read, begin).await?),
-            Self::Postgres { pool, pooler } => {
-                Tx::Postgres { tx: Held::begin(pool, begin).await?, persistent: !pooler }
-            }
-            Self::MySql(pool) => Tx::MySql(Held::begin(pool, begin).await?),
-        })
+        let (tx, _) = self.begin_with::<()>(mode, self.begin_text(mode).to_owned()).await?;
+        Ok(tx)
     }
 
     /// Begins a transaction that writes with the locks of these rows, in one round trip; answers those
@@ -320,29 +304,31 @@ impl Db {
         rows: &SelectStatement,
         busy: Busy,
     ) -> Result<(Tx, Vec<T>), StoreError> {
-        let begin = self.begin_text(Mode::Write);
-        let locked = || {
-            let mut row = rows.clone();
-            match busy {
-                Busy::Wait => row.lock(LockType::Update),
-                Busy::Skip => row.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
-            };
-            row
+        let mut locked = rows.clone();
+        match busy {
+            Busy::Wait => locked.lock(LockType::Update),
+            Busy::Skip => locked.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked),
         };
+        let rows = match self.dialect() {
+            Dialect::Sqlite => rows.to_string(SqliteQueryBuilder),
+            Dialect::Postgres => locked.to_string(PostgresQueryBuilder),
+            Dialect::MySql => locked.to_string(MysqlQueryBuilder),
+        };
+        self.begin_with(Mode::Write, format!("{}; {rows}", self.begin_text(Mode::Write))).await
+    }
+
+    async fn begin_with<T: AnyRow>(&self, mode: Mode, text: String) -> Result<(Tx, Vec<T>), StoreError> {
         Ok(match self {
-            Self::Sqlite { write, .. } => {
-                let text = format!("{begin}; {}", rows.to_string(SqliteQueryBuilder));
-                let (tx, rows) = Held::begin_reading(write, text).await?;
+            Self::Sqlite { write, read } => {
+                let (tx, rows) = Held::begin(if mode == Mode::Write { write } else { read }, text).await?;
                 (Tx::Sqlite(tx), rows)
             }
             Self::Postgres { pool, pooler } => {
-                let text = format!("{begin}; {}", locked().to_string(PostgresQueryBuilder));
-                let (tx, rows) = Held::begin_reading(pool, text).await?;
+                let (tx, rows) = Held::begin(pool, text).await?;
                 (Tx::Postgres { tx, persistent: !pooler }, rows)
             }
             Self::MySql(pool) => {
-                let text = format!("{begin}; {}", locked().to_string(MysqlQueryBuilder));
-                let (tx, rows) = Held::begin_reading(pool, text).await?;
+                let (tx, rows) = Held::begin(pool, text).await?;
                 (Tx::MySql(tx), rows)
             }
         })
