@@ -193,6 +193,9 @@ fn masked_target(target: &Target) -> Target {
     let masked = target.masked();
     match target {
         Target::Token(_) => Target::Token(masked.strip_prefix("token:").unwrap_or_default().to_owned()),
+        Target::Subscription(_) => {
+            Target::Subscription(masked.strip_prefix("subscription:").unwrap_or_default().to_owned())
+        }
         Target::Topic(_) | Target::Alias(_) => target.clone(),
     }
 }

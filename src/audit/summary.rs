@@ -221,6 +221,7 @@ fn masked(kind: &str, value: String) -> String {
     match kind {
         _ if value.is_empty() => kind.to_owned(),
         "topic" | "alias" => format!("{kind}:{value}"),
+        "subscription" => Target::Subscription(value).masked(),
         _ => Target::Token(value).masked(),
     }
 }

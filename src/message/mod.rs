@@ -19,6 +19,7 @@ mod schema_tests;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::{
     clock::Timestamp,
@@ -164,7 +165,8 @@ pub struct PushOptions {
     pub body: Option<String>,
 }
 
-/// Where one push goes: exactly one of a device token, a topic, or the vendor's alias of a person.
+/// Where one push goes: exactly one of a device token, a Web Push subscription, a topic,
+/// or the vendor's alias of a person.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Target {
@@ -174,16 +176,20 @@ pub enum Target {
     Topic(String),
     /// The recipient under the name that the provider knows them by.
     Alias(String),
+    /// A browser's Web Push subscription, as JSON text: `endpoint`, and `p256dh` and `auth` under `keys`.
+    /// A secret of the device like a token.
+    Subscription(String),
 }
 
 impl Target {
-    /// The kind: `token`, `topic` or `alias`.
+    /// The kind: `token`, `topic`, `alias` or `subscription`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",
             Self::Topic(_) => "topic",
             Self::Alias(_) => "alias",
+            Self::Subscription(_) => "subscription",
         }
     }
 
@@ -191,7 +197,7 @@ impl Target {
     #[must_use]
     pub fn value(&self) -> &str {
         match self {
-            Self::Token(value) | Self::Topic(value) | Self::Alias(value) => value,
+            Self::Token(value) | Self::Topic(value) | Self::Alias(value) | Self::Subscription(value) => value,
         }
     }
 
@@ -209,6 +215,11 @@ impl Target {
                 let skip = value.chars().count().saturating_sub(4);
                 let tail: String = value.chars().skip(skip.max(1)).collect();
                 format!("token:…{tail}")
+            }
+            // Service, path and keys together are the secret; a part of a hash is enough to tell them apart.
+            Self::Subscription(value) => {
+                let hash = Sha256::digest(value.as_bytes());
+                format!("subscription:…{}", hex::encode(&hash[..4]))
             }
             Self::Topic(_) | Self::Alias(_) => self.canonical(),
         }

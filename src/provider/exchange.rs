@@ -31,6 +31,15 @@ pub(crate) struct Answer {
     pub(crate) end: BodyEnd,
 }
 
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// What both sides agree on.
+    Any,
+    /// HTTP/2 and nothing else, also without TLS: many calls share one connection.
+    Http2,
+}
+
 /// How the body of an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyEnd {
@@ -46,7 +55,12 @@ pub(crate) enum BodyEnd {
 ///
 /// # Errors
 /// When TLS cannot be set up, as on a machine without root certificates.
-pub(crate) fn client(timeout: Duration, connections: usize, plain_http: bool) -> reqwest::Result<Client> {
+pub(crate) fn client(
+    timeout: Duration,
+    connections: usize,
+    protocol: Protocol,
+    plain_http: bool,
+) -> reqwest::Result<Client> {
     let builder = Client::builder()
         .user_agent(concat!("notification-ledger/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -58,6 +72,14 @@ pub(crate) fn client(timeout: Duration, connections: usize, plain_http: bool) ->
         .pool_max_idle_per_host(connections)
         .pool_idle_timeout(Duration::from_secs(30))
         .http2_keep_alive_interval(Duration::from_secs(30));
+    let builder = match protocol {
+        Protocol::Any => builder,
+        // One task connects while the others wait; by ALPN each of them would open a connection of its own
+        // and throw it away. Services take rapid reconnects for an attack, so idle ones are kept.
+        Protocol::Http2 => {
+            builder.http2_prior_knowledge().http2_keep_alive_while_idle(true).pool_idle_timeout(None)
+        }
+    };
     // Plain HTTP needs no root certificates, and must work on a machine that has none.
     let builder = if plain_http { builder.tls_certs_only([]) } else { builder };
     builder.build()
@@ -137,7 +159,7 @@ fn unanswered(error: &reqwest::Error) -> Failure {
     } else {
         (FailureClass::Unknown, "reset")
     };
-    Failure { class, code: code.into(), status: None, answer: Some(chain(error)), retry_after: None }
+    Failure { answer: Some(chain(error)), ..Failure::new(class, code) }
 }
 
 /// An error and its causes in one line, without causes that only repeat the error before them.

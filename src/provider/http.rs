@@ -13,8 +13,8 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use super::{
-    Failure, Outcome, Parts, Provider, Push,
-    exchange::{Answer, BodyEnd, client, exchange},
+    Failure, Outcome, Parts, Provider, Push, RetryScope,
+    exchange::{Answer, BodyEnd, Protocol, client, exchange},
     mask::{Mask, cut},
     rule::{Class, Place, Rule, Seen, by_status, judge},
     settings::{BuildError, Settings},
@@ -53,9 +53,14 @@ pub(super) fn build(parts: Parts, mut settings: Settings) -> Result<Arc<dyn Prov
     let code = Place::take(&mut settings, "code")?;
     let outcomes = settings.take_tables("outcomes")?;
     let outcomes = outcomes.into_iter().map(Rule::take).collect::<Result<_, _>>()?;
-    let client = client(parts.timeout, parts.concurrency, url.is_plain_http()).map_err(|error| {
-        settings.error("url", format!("cannot be called: {error}"), "install the system's root certificates")
-    })?;
+    let client =
+        client(parts.timeout, parts.concurrency, Protocol::Any, url.is_plain_http()).map_err(|error| {
+            settings.error(
+                "url",
+                format!("cannot be called: {error}"),
+                "install the system's root certificates",
+            )
+        })?;
     settings.finish()?;
     let hide =
         |mask: Mask, (name, secret): (&String, &Secret)| mask.and(secret.expose(), format!("[{name}]"));
@@ -76,7 +81,9 @@ impl Provider for Http {
                 Err(unfilled) => return Outcome::Failed(not_sent(&unfilled)),
             };
             let mask = match &push.target {
-                Target::Token(token) => self.mask.clone().and(token, format!("[{}]", push.target.masked())),
+                Target::Token(secret) | Target::Subscription(secret) => {
+                    self.mask.clone().and(secret, format!("[{}]", push.target.masked()))
+                }
                 Target::Topic(_) | Target::Alias(_) => self.mask.clone(),
             };
             match exchange(&self.client, request).await {
@@ -136,19 +143,16 @@ impl Http {
                 status,
                 answer: answer.kept(mask),
                 retry_after: answer.retry_after(self.clock.now()),
+                scope: if answer.status == 429 { RetryScope::Provider } else { RetryScope::Message },
+                as_of: None,
             }),
         }
     }
 }
 
 fn not_sent(unfilled: &Unfilled) -> Failure {
-    Failure {
-        class: FailureClass::Permanent,
-        code: "template".into(),
-        status: None,
-        answer: Some(format!("not sent: {unfilled}")),
-        retry_after: None,
-    }
+    let answer = Some(format!("not sent: {unfilled}"));
+    Failure { answer, ..Failure::new(FailureClass::Permanent, "template") }
 }
 
 fn bad_template(settings: &Settings, key: &str, bad: &BadTemplate) -> BuildError {

@@ -1,8 +1,8 @@
 //! Where pushes go: the port that every push service is behind, and what a call can come to.
 //!
-//! A provider makes exactly one call per [`Push`] and says what happened (ONE-ATTEMPT-ONE-CALL). It never retries, never
-//! sleeps and keeps no state about deliveries: whether and when to try again is decided by
-//! [`retry`] and recorded in the log by the delivery worker.
+//! A provider makes exactly one call per [`Push`], or one for many, and says what happened
+//! (ONE-ATTEMPT-ONE-CALL). It never retries, never sleeps and keeps no state about deliveries: whether and
+//! when to try again is decided by [`retry`] and recorded in the log by the delivery worker.
 
 mod exchange;
 mod http;
@@ -12,15 +12,19 @@ pub mod retry;
 mod rule;
 mod settings;
 mod template;
+mod vendor;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use serde_json::Value;
 
-use self::settings::{Common, Settings};
+use self::{
+    retry::Policy,
+    settings::{Common, Settings},
+};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     event::FailureClass,
     id::DeliveryId,
     message::{Message, Target},
@@ -30,8 +34,20 @@ pub use self::settings::BuildError;
 
 /// Every kind of provider there is. A new one is a file beside this one and a line here.
 pub const KINDS: &[Kind] = &[
-    Kind { name: "http", about: "any service with an HTTP API, described in settings", build: http::build },
-    Kind { name: "log", about: "writes a line to the service's log and sends nothing", build: log::build },
+    Kind {
+        name: "http",
+        about: "any service with an HTTP API, described in settings",
+        takes: |_| true,
+        policy: Policy::default,
+        build: http::build,
+    },
+    Kind {
+        name: "log",
+        about: "writes a line to the service's log and sends nothing",
+        takes: |_| true,
+        policy: Policy::default,
+        build: log::build,
+    },
 ];
 
 /// Longest name of a provider, in characters: as a message can name it, and as deliveries are found by.
@@ -44,6 +60,10 @@ pub struct Kind {
     pub name: &'static str,
     /// What it does, in a few words.
     pub about: &'static str,
+    /// Whether a push to this target makes sense there; a target of another service does not.
+    pub takes: fn(&Target) -> bool,
+    /// When failed attempts are repeated, where the configuration does not say.
+    policy: fn() -> Policy,
     build: fn(Parts, Settings) -> Result<Arc<dyn Provider>, BuildError>,
 }
 
@@ -114,11 +134,11 @@ fn take_common(
         let remedy = format!("use one of: {}", known.join(", "));
         return Err(settings.error("kind", format!("is {kind:?}, which is not known"), remedy));
     };
-    let common = Common::take(&mut settings)?;
+    let common = Common::take(&mut settings, (kind.policy)())?;
     Ok((kind, settings, common))
 }
 
-/// One call to make.
+/// One push to make.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Push {
     /// Which delivery.
@@ -133,7 +153,7 @@ pub struct Push {
     pub message: Arc<Message>,
 }
 
-/// What a call came to.
+/// What a call came to for one push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The provider took it.
@@ -142,6 +162,13 @@ pub enum Outcome {
         provider_message_id: Option<String>,
         /// HTTP status.
         status: Option<u16>,
+    },
+    /// The provider took it for now and says later what came of it ([`Receipts`]).
+    Pending {
+        /// What to ask with.
+        ticket: String,
+        /// When to ask for the first time, counted from the answer.
+        ask_after: Duration,
     },
     /// It did not, or nobody knows.
     Failed(Failure),
@@ -160,6 +187,38 @@ pub struct Failure {
     pub answer: Option<String>,
     /// The wait the provider asked for, not yet clamped.
     pub retry_after: Option<Duration>,
+    /// What the wait is about.
+    pub scope: RetryScope,
+    /// Of an invalid target: since when it is; a device that registered again later is another matter.
+    pub as_of: Option<Timestamp>,
+}
+
+/// What has to wait after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RetryScope {
+    /// This push alone: bad luck.
+    #[default]
+    Message,
+    /// Everything for this device: it gets too much.
+    Device,
+    /// Everything for this provider: we send too fast.
+    Provider,
+}
+
+impl Failure {
+    /// A failure of this class under this code, and nothing else known.
+    #[must_use]
+    pub fn new(class: FailureClass, code: impl Into<String>) -> Self {
+        Self {
+            class,
+            code: code.into(),
+            status: None,
+            answer: None,
+            retry_after: None,
+            scope: RetryScope::Message,
+            as_of: None,
+        }
+    }
 }
 
 /// A configured push service.
@@ -167,8 +226,59 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// The name it has in the configuration.
     fn name(&self) -> &str;
 
-    /// Makes one call. Must end by itself within the provider's configured timeout.
+    /// Makes one call for one push. Must end by itself within the provider's configured timeout.
     fn push<'a>(&'a self, push: &'a Push) -> BoxFuture<'a, Outcome>;
+
+    /// How to push many in one call, where the service can.
+    fn batch(&self) -> Option<&dyn Batch> {
+        None
+    }
+
+    /// How to ask what became of pushes that are [`Outcome::Pending`], where there are such.
+    fn receipts(&self) -> Option<&dyn Receipts> {
+        None
+    }
+
+    /// Asks the service whether it takes our credentials, without telling anybody anything; nothing
+    /// where it has no way to be asked.
+    fn check(&self) -> BoxFuture<'_, Option<Result<Checked, Failure>>> {
+        ready(None).boxed()
+    }
+}
+
+/// Many pushes in one call.
+pub trait Batch: Send + Sync {
+    /// Most pushes in one call.
+    fn size_max(&self) -> usize;
+
+    /// Makes one call for all of these, at most [`Batch::size_max`]; answers for each, in their order.
+    fn push_all<'a>(&'a self, pushes: &'a [Push]) -> BoxFuture<'a, Vec<Outcome>>;
+}
+
+/// Asking later what became of pushes.
+pub trait Receipts: Send + Sync {
+    /// Most tickets in one question.
+    fn size_max(&self) -> usize;
+
+    /// What became of the pushes of these tickets, in their order. A failure of the whole question is
+    /// nobody's outcome: it may be asked again.
+    fn ask<'a>(&'a self, tickets: &'a [String]) -> BoxFuture<'a, Result<Vec<Said>, Failure>>;
+}
+
+/// What a provider says to a ticket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing yet.
+    NotYet,
+    /// This, finally; never [`Outcome::Pending`].
+    Finally(Outcome),
+}
+
+/// How a check of credentials went well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// What was tried, and what the service said, for people.
+    pub detail: String,
 }
 
 #[cfg(test)]

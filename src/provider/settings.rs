@@ -177,7 +177,7 @@ const SECONDS: &str = "a number of seconds from 0 to 2592000";
 
 impl Common {
     /// Takes the settings that every kind shares.
-    pub(crate) fn take(settings: &mut Settings) -> Result<Self, BuildError> {
+    pub(crate) fn take(settings: &mut Settings, plain: Policy) -> Result<Self, BuildError> {
         let timeout_ms = settings.take_integer("timeout_ms", 10_000, 10..=600_000)?;
         let lease_ms = settings.take_integer("lease_ms", timeout_ms + 20_000, 1_000..=3_600_000)?;
         if lease_ms < timeout_ms + 1_000 {
@@ -189,14 +189,15 @@ impl Common {
             timeout: Duration::from_millis(timeout_ms),
             lease: Duration::from_millis(lease_ms),
             concurrency: usize::try_from(concurrency).unwrap_or(1),
-            policy: take_policy(settings)?,
+            policy: take_policy(settings, plain)?,
         })
     }
 }
 
-fn take_policy(settings: &mut Settings) -> Result<Policy, BuildError> {
+fn take_policy(settings: &mut Settings, plain: Policy) -> Result<Policy, BuildError> {
     let on_unknown = match settings.take::<String>("on_unknown", ON_UNKNOWN)?.as_deref() {
-        None | Some("retry") => OnUnknown::Retry,
+        None => plain.on_unknown,
+        Some("retry") => OnUnknown::Retry,
         Some("give_up") => OnUnknown::GiveUp,
         Some(other) => {
             return Err(settings.error(
@@ -206,7 +207,7 @@ fn take_policy(settings: &mut Settings) -> Result<Policy, BuildError> {
             ));
         }
     };
-    let plain = Policy { on_unknown, ..Policy::default() };
+    let plain = Policy { on_unknown, ..plain };
     let Some(mut table) = settings.take_table("retry")? else { return Ok(plain) };
     let policy = Policy {
         schedule: take_schedule(&mut table)?.unwrap_or_else(|| plain.schedule.clone()),

@@ -225,6 +225,7 @@ fn target(kind: &str, value: String) -> Option<Target> {
         "token" => Some(Target::Token(value)),
         "topic" => Some(Target::Topic(value)),
         "alias" => Some(Target::Alias(value)),
+        "subscription" => Some(Target::Subscription(value)),
         _ => None,
     }
 }

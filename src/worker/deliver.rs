@@ -422,9 +422,13 @@ impl Deliver {
                 metric::attempt_ended(lane.name(), "accepted");
                 AttemptResult::Accepted { provider_message_id, status }
             }
+            Outcome::Pending { ticket, .. } => {
+                metric::attempt_ended(lane.name(), "accepted");
+                AttemptResult::Accepted { provider_message_id: Some(ticket), status: None }
+            }
             Outcome::Failed(failure) => {
                 metric::attempt_ended(lane.name(), failure.class.as_str());
-                let Failure { class, code, status, answer, retry_after } = failure;
+                let Failure { class, code, status, answer, retry_after, .. } = failure;
                 let decision = retry::decide(&lane.configured.policy, class, retry_after, &at);
                 AttemptResult::Failed { class, code, status, answer, decision }
             }

@@ -113,13 +113,13 @@ async fn said(answer: impl AsRef<[u8]>, more: Value) -> Outcome {
 
 fn failed(class: FailureClass, code: &str, status: Option<u16>, answer: Option<&str>) -> Outcome {
     let answer = answer.map(str::to_owned);
-    Outcome::Failed(Failure { class, code: code.into(), status, answer, retry_after: None })
+    Outcome::Failed(Failure { status, answer, ..Failure::new(class, code) })
 }
 
 fn failure(outcome: Outcome) -> Failure {
     match outcome {
         Outcome::Failed(failure) => failure,
-        accepted @ Outcome::Accepted { .. } => panic!("{accepted:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 fn common(settings: Value) -> Result<Common, String> {
     let read = |settings| {
         let mut settings = Settings::new("acme", settings)?;
-        let common = Common::take(&mut settings)?;
+        let common = Common::take(&mut settings, Policy::default())?;
         settings.finish()?;
         Ok(common)
     };

@@ -303,8 +303,7 @@ fn too_late() -> Outcome {
 }
 
 fn failed(class: FailureClass, code: &str, answer: &str) -> Outcome {
-    let (code, answer) = (code.to_owned(), Some(answer.to_owned()));
-    Outcome::Failed(Failure { class, code, status: None, answer, retry_after: None })
+    Outcome::Failed(Failure { answer: Some(answer.to_owned()), ..Failure::new(class, code) })
 }
 
 fn tell(error: &LedgerError, refused: usize, waiting: usize, failures: u32) {

@@ -242,8 +242,7 @@ mod tests {
     }
 
     fn failed(class: FailureClass) -> Outcome {
-        let code = "401".to_owned();
-        Outcome::Failed(Failure { class, code, status: None, answer: None, retry_after: None })
+        Outcome::Failed(Failure::new(class, "401"))
     }
 
     #[test]

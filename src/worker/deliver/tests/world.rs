@@ -116,7 +116,7 @@ pub(super) fn accepted() -> Outcome {
 
 pub(super) fn failed(class: FailureClass) -> Outcome {
     let code = class.as_str().to_owned();
-    Outcome::Failed(Failure { class, code, status: Some(503), answer: None, retry_after: None })
+    Outcome::Failed(Failure { status: Some(503), ..Failure::new(class, code) })
 }
 
 /// A provider as configured: called four at a time at the most, the first retry after ten seconds.

@@ -1,0 +1,213 @@
+//! What the adapters of push services share: the address that can be changed, connections, what is hidden
+//! of answers, and what an answer means where its body does not say.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use reqwest::{Client, Method, Request, Url};
+
+use super::{
+    Failure, Outcome, Parts, Push, RetryScope,
+    exchange::{Answer, BodyEnd, Protocol, client, exchange},
+    mask::{Mask, cut},
+    rule::{Class, by_status},
+    settings::{BuildError, Settings},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    event::FailureClass,
+    message::{Message, Target},
+    secret::Secret,
+};
+
+/// Longest provider's code or message id that is recorded, in bytes.
+const NAME_MAX: usize = 256;
+/// Most connections to one service.
+const CONNECTIONS_MAX: u64 = 64;
+
+/// A push service that can be called.
+#[derive(Debug)]
+pub(super) struct Vendor {
+    pub(super) name: String,
+    pub(super) clock: Arc<dyn Clock>,
+    /// What must not be recorded, whatever the push.
+    mask: Mask,
+    base: Option<Url>,
+    connections: Vec<Connection>,
+}
+
+/// A client of its own, which is one connection where HTTP/2 is spoken.
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    calls: AtomicUsize,
+}
+
+/// One call in flight on a connection.
+struct Call<'a>(&'a Connection);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Vendor {
+    /// A service at `base_url` of the settings, else at `base`; none for a service whose addresses come
+    /// with the targets. Takes the keys `base_url` and `connections`.
+    pub(super) fn take(
+        parts: &Parts,
+        settings: &mut Settings,
+        base: Option<&str>,
+        protocol: Protocol,
+    ) -> Result<Self, BuildError> {
+        let base = base.map(|it| take_base_url(settings, it)).transpose()?;
+        let count = settings.take_integer("connections", 1, 1..=CONNECTIONS_MAX)?;
+        let plain = base.as_ref().is_some_and(|it| it.scheme() == "http");
+        let connection = |_| {
+            let client = client(parts.timeout, parts.concurrency, protocol, plain)?;
+            Ok(Connection { client, calls: AtomicUsize::new(0) })
+        };
+        let connections = (0..count).map(connection).collect::<reqwest::Result<_>>().map_err(|error| {
+            let problem = format!("cannot be called: {error}");
+            settings.error("base_url", problem, "install the system's root certificates")
+        })?;
+        let Parts { name, clock, .. } = parts;
+        Ok(Self { name: name.clone(), clock: Arc::clone(clock), mask: Mask::default(), base, connections })
+    }
+
+    /// Also hides this secret in whatever is recorded.
+    pub(super) fn hiding(mut self, secret: &str, shown: &str) -> Self {
+        self.mask = self.mask.and(secret, shown);
+        self
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A `POST` to a path below the base; segments are written as they are, and escaped where they must be.
+    pub(super) fn post(&self, segments: &[&str]) -> Option<Request> {
+        let mut url = self.base.clone()?;
+        url.path_segments_mut().ok()?.pop_if_empty().extend(segments);
+        Some(Request::new(Method::POST, url))
+    }
+
+    /// What hides the secrets of this push too.
+    pub(super) fn mask(&self, pushes: &[Push]) -> Mask {
+        pushes.iter().fold(self.mask.clone(), |mask, push| match &push.target {
+            Target::Token(secret) | Target::Subscription(secret) => {
+                mask.and(secret, format!("[{}]", push.target.masked()))
+            }
+            Target::Topic(_) | Target::Alias(_) => mask,
+        })
+    }
+
+    /// Makes one call over the connection with the fewest calls.
+    ///
+    /// # Errors
+    /// When no status came: what the attempt came to.
+    pub(super) async fn call(&self, request: Request, mask: &Mask) -> Result<Answer, Failure> {
+        let least = self.connections.iter().min_by_key(|it| it.calls.load(Ordering::Relaxed));
+        let Some(connection) = least else { return Err(Failure::new(FailureClass::Retry, "connect")) };
+        connection.calls.fetch_add(1, Ordering::Relaxed);
+        let _call = Call(connection);
+        exchange(&connection.client, request).await.map_err(|failure| {
+            let answer = failure.answer.map(|it| mask.apply(&it));
+            Failure { answer, ..failure }
+        })
+    }
+
+    /// A failure as this answer tells it.
+    pub(super) fn failure(
+        &self,
+        class: FailureClass,
+        code: &str,
+        scope: RetryScope,
+        answer: &Answer,
+        mask: &Mask,
+    ) -> Failure {
+        Failure {
+            status: Some(answer.status),
+            answer: answer.kept(mask),
+            retry_after: answer.retry_after(self.now()),
+            scope,
+            ..Failure::new(class, clean(code, mask))
+        }
+    }
+
+    /// What an answer means whose body says nothing that is known: its status decides. A 2xx that broke
+    /// off or that nobody can read is unknown, never accepted.
+    pub(super) fn by_status(&self, code: Option<&str>, answer: &Answer, mask: &Mask) -> Failure {
+        let (class, ours) = match (answer.end, by_status(answer.status)) {
+            (BodyEnd::Broken(_) | BodyEnd::TooLong, Class::Failed(FailureClass::Retry))
+            | (_, Class::Failed(FailureClass::Retry)) => (FailureClass::Retry, None),
+            (BodyEnd::Broken(how), _) => (FailureClass::Unknown, Some(how)),
+            (_, Class::Accepted) => (FailureClass::Unknown, None),
+            (_, Class::Failed(class)) => (class, None),
+        };
+        let scope = if answer.status == 429 { RetryScope::Provider } else { RetryScope::Message };
+        let status = format!("http_{}", answer.status);
+        self.failure(class, ours.or(code).unwrap_or(&status), scope, answer, mask)
+    }
+
+    /// The provider's id for a push, as it may be recorded.
+    pub(super) fn id(text: &str, mask: &Mask) -> Option<String> {
+        Some(clean(text, mask)).filter(|it| !it.is_empty())
+    }
+}
+
+/// A provider's code or id without secrets, control characters, and great length.
+fn clean(text: &str, mask: &Mask) -> String {
+    cut(&mask.apply(text).replace(char::is_control, " "), NAME_MAX).to_owned()
+}
+
+/// A push that this adapter cannot write down for its service: nothing was sent.
+pub(super) fn not_sent(code: &str, why: &str) -> Outcome {
+    let answer = Some(format!("not sent: {why}"));
+    Outcome::Failed(Failure { answer, ..Failure::new(FailureClass::Permanent, code) })
+}
+
+/// What to show: the push's own title, else the message's.
+pub(super) fn title(message: &Message) -> &str {
+    message.push.as_ref().and_then(|it| it.title.as_deref()).unwrap_or(&message.title)
+}
+
+/// What to show below it: the push's own body, else the message's.
+pub(super) fn body(message: &Message) -> Option<&str> {
+    message.push.as_ref().and_then(|it| it.body.as_deref()).or(message.body.as_deref())
+}
+
+/// How long the push may still be shown, in whole seconds; none where the message does not say.
+pub(super) fn ttl(message: &Message, now: Timestamp) -> Option<Duration> {
+    message.expires_at.map(|at| Duration::from_secs(at.since(now).as_secs()))
+}
+
+/// Takes a secret that must be there, by its reference.
+pub(super) fn take_secret(settings: &mut Settings, key: &'static str) -> Result<Secret, BuildError> {
+    let reference: String = settings.require(key, "env:NAME or file:PATH")?;
+    let secret = Secret::resolve(&reference);
+    secret.map_err(|error| settings.error(key, error.to_string(), error.remedy()))
+}
+
+fn take_base_url(settings: &mut Settings, base: &str) -> Result<Url, BuildError> {
+    let expected = format!("an address such as {base:?}, without query");
+    let text = settings.take::<String>("base_url", &expected)?.unwrap_or_else(|| base.to_owned());
+    let url = Url::parse(&text).ok().filter(|it| {
+        matches!(it.scheme(), "http" | "https")
+            && it.has_host()
+            && it.username().is_empty()
+            && it.password().is_none()
+            && it.query().is_none()
+            && it.fragment().is_none()
+    });
+    url.ok_or_else(|| {
+        settings.error("base_url", "is no address that can be called", format!("make it {expected}"))
+    })
+}
