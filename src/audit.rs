@@ -167,9 +167,11 @@ impl Entry {
             | Event::InboxDeleted
             | Event::PushAttemptStarted(_)
             | Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptPending(_)
             | Event::PushAttemptFailed(_)
             | Event::PushAttemptLost(_)
             | Event::PushSuppressed(_)
+            | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
             | Event::PushReceipt(_)
             | Event::MessageErased(_) => {}

@@ -23,6 +23,11 @@ pub struct MessageId(Box<str>);
 #[serde(try_from = "String", into = "String")]
 pub struct RecipientId(Box<str>);
 
+/// The app's own id of a device or installation of one recipient: 1–128 of `[A-Za-z0-9._:-]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeviceId(Box<str>);
+
 /// Why a text cannot be an id; reads as the rest of a sentence after the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadId {
@@ -52,21 +57,42 @@ impl MessageId {
     /// # Errors
     /// When the text breaks the rule stated on the type.
     pub fn new(text: &str) -> Result<Self, BadId> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
-        if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
-            return Err(BadId::BadCharacter(bad));
-        }
-        match text.len() {
-            0 => Err(BadId::Empty),
-            len if len > MESSAGE_ID_MAX => Err(BadId::TooLong(len)),
-            _ => Ok(Self(text.into())),
-        }
+        plain(text).map(Self)
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl DeviceId {
+    /// Checks and takes the text.
+    ///
+    /// # Errors
+    /// When the text breaks the rule stated on the type.
+    pub fn new(text: &str) -> Result<Self, BadId> {
+        plain(text).map(Self)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text of 1–128 of `[A-Za-z0-9._:-]`.
+fn plain(text: &str) -> Result<Box<str>, BadId> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+    if let Some(bad) = text.chars().find(|&c| !allowed(c)) {
+        return Err(BadId::BadCharacter(bad));
+    }
+    match text.len() {
+        0 => Err(BadId::Empty),
+        len if len > MESSAGE_ID_MAX => Err(BadId::TooLong(len)),
+        _ => Ok(text.into()),
     }
 }
 
@@ -120,7 +146,7 @@ macro_rules! text_id {
         }
     )*};
 }
-text_id!(MessageId, RecipientId);
+text_id!(MessageId, RecipientId, DeviceId);
 
 /// One push of one message to one target; the same on every attempt and after every rebuild.
 ///

@@ -8,15 +8,19 @@ pub mod dispatch;
 pub mod intake;
 pub mod progress;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     clock::{Clock, Timestamp},
+    device::Device,
     event::{Event, Metadata},
     id::{Cursor, MessageId, RecipientId, Shard},
     message::Parsed,
     metric,
-    routing::Routing,
+    routing::{Plan, Routing},
     store::{Applied, Entry, Store, StoreError},
     stream::{Command, Mark, Receive, Refusal},
     wake::Wake,
@@ -164,12 +168,17 @@ impl Ledger {
     /// Appends messages, each once. Answers in their order, when everything that succeeded is durable.
     pub async fn accept(&self, batch: Vec<Incoming>) -> Vec<Result<Receipt, LedgerError>> {
         let now = self.now();
+        let devices = match self.devices_for(&batch).await {
+            Ok(devices) => devices,
+            Err(error) => return batch.iter().map(|_| Err(error.clone())).collect(),
+        };
         let ingress = batch.first().and_then(|it| it.metadata.ingress.clone());
         let mut permits = Vec::with_capacity(batch.len());
         let entries = batch
             .into_iter()
             .map(|incoming| {
-                let (entry, permit) = self.arrival(incoming, now);
+                let own = devices.get(&incoming.parsed.message.recipient_id);
+                let (entry, permit) = self.arrival(incoming, own.map_or(&[], Vec::as_slice), now);
                 permits.push(permit);
                 entry
             })
@@ -183,18 +192,36 @@ impl Ledger {
         receipts
     }
 
-    fn arrival(&self, incoming: Incoming, now: Timestamp) -> (Entry, Permits) {
+    /// The living devices of everybody whose push has no targets of its own, in one query; no query where
+    /// there is no such push.
+    async fn devices_for(
+        &self,
+        batch: &[Incoming],
+    ) -> Result<HashMap<RecipientId, Vec<Device>>, LedgerError> {
+        let messages = batch.iter().map(|it| &it.parsed.message);
+        let wanted = messages.filter(|it| self.inner.routing.needs_devices(it));
+        let recipients: Vec<_> = wanted.map(|it| &it.recipient_id).collect();
+        if recipients.is_empty() {
+            return Ok(HashMap::new());
+        }
+        Ok(self.inner.store.living_devices(&recipients).await?)
+    }
+
+    fn arrival(&self, incoming: Incoming, devices: &[Device], now: Timestamp) -> (Entry, Permits) {
         let Incoming { parsed, mut metadata } = incoming;
         metadata.envelope = parsed.envelope.map(ToOwned::to_owned);
         metadata.weak_id = parsed.weak_id.map(ToOwned::to_owned);
         metadata.unknown_fields = parsed.unknown_fields;
         let (message, content_hash) = (parsed.message, parsed.content_hash);
-        let plan = self.inner.routing.plan(&message, now);
-        let due = plan.iter().filter(|it| it.due_at <= now).count();
+        let (plan, is_nowhere) = match self.inner.routing.plan(&message, devices, now) {
+            Plan::Deliveries(deliveries) => (deliveries, false),
+            Plan::Nothing | Plan::Waits => (Vec::new(), false),
+            Plan::Nowhere => (Vec::new(), true),
+        };
         let dispatch = self.inner.dispatch.as_ref();
-        let first = dispatch.zip(plan.first());
-        let permits = first.and_then(|(it, plan)| it.reserve(&plan.provider, due)).unwrap_or_default();
-        let lease = plan.first().map(|it| self.inner.routing.lease(&it.provider));
+        let due = plan.iter().filter(|it| it.due_at <= now).map(|it| it.provider.as_str());
+        let permits = dispatch.and_then(|it| it.reserve(due)).unwrap_or_default();
+        let lease = plan.iter().map(|it| self.inner.routing.lease(&it.provider)).max();
         let claim = dispatch.zip(lease).filter(|_| !permits.is_empty());
         let claim = claim.map(|(dispatch, lease)| dispatch.claim(now.plus(lease)));
         let entry = Entry {
@@ -204,6 +231,7 @@ impl Ledger {
                 message: Arc::new(message),
                 content_hash,
                 plan,
+                is_nowhere,
                 claim,
             })),
             metadata,

@@ -41,6 +41,10 @@ pub const DELIVERIES_OVERDUE: &str = "notification_ledger_deliveries_overdue";
 pub const DELIVERY_ATTEMPTS_TOTAL: &str = "notification_ledger_delivery_attempts_total";
 /// How long the call to the provider took. Labels: `provider`.
 pub const DELIVERY_SECONDS: &str = "notification_ledger_delivery_seconds";
+/// Times that a provider was paused by itself; an alert. Labels: `provider`, `cause`.
+pub const PROVIDER_PAUSED_TOTAL: &str = "notification_ledger_provider_paused_total";
+/// 1 for the state that a provider is in: `open`, `probing`, `held`, `broken`, `paused`. Labels: `provider`, `state`.
+pub const PROVIDER_STATE: &str = "notification_ledger_provider_state";
 /// Messages given back to a source because they could not be taken. Labels: `ingress`.
 pub const GIVEN_BACK_TOTAL: &str = "notification_ledger_given_back_total";
 /// From a producer's send to the commit. Labels: `ingress`.
@@ -62,7 +66,7 @@ pub const HTTP_SECONDS: &str = "notification_ledger_http_seconds";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 25] = [
+pub const ALL: [(Kind, &str, Unit, &str); 27] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
     (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log, by ingress."),
     (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content, by ingress."),
@@ -79,6 +83,8 @@ pub const ALL: [(Kind, &str, Unit, &str); 25] = [
     (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago, by provider."),
     (Kind::Counter, DELIVERY_ATTEMPTS_TOTAL, Unit::Count, "Attempts to push that ended, by provider and outcome."),
     (Kind::Histogram, DELIVERY_SECONDS, Unit::Seconds, "How long the call to the provider took, by provider."),
+    (Kind::Counter, PROVIDER_PAUSED_TOTAL, Unit::Count, "Times that a provider was paused by itself, by provider and cause."),
+    (Kind::Gauge, PROVIDER_STATE, Unit::Count, "1 for the state that a provider is in, by provider and state."),
     (Kind::Counter, GIVEN_BACK_TOTAL, Unit::Count, "Messages given back to a source because they could not be taken, by ingress."),
     (Kind::Histogram, AGE_SECONDS, Unit::Seconds, "From a producer's send to the commit, by ingress."),
     (Kind::Counter, HANDED_OUT_AGAIN_TOTAL, Unit::Count, "Queue messages handed out for the second time or more, by ingress."),
@@ -121,10 +127,16 @@ pub fn begin<'a>(providers: impl Iterator<Item = &'a str>, queues: impl Iterator
         projected(it.name(), 0);
     }
     for provider in providers {
-        for outcome in FailureClass::ALL.map(FailureClass::as_str).into_iter().chain(["accepted", "lost"]) {
+        for outcome in
+            FailureClass::ALL.map(FailureClass::as_str).into_iter().chain(["accepted", "pending", "lost"])
+        {
             counter!(DELIVERY_ATTEMPTS_TOTAL, "provider" => provider.to_owned(), "outcome" => outcome)
                 .increment(0);
         }
+        for cause in ["auth_config", "invalid_targets"] {
+            counter!(PROVIDER_PAUSED_TOTAL, "provider" => provider.to_owned(), "cause" => cause).increment(0);
+        }
+        provider_state(provider, "open");
     }
     for queue in queues {
         let ingress = format!("sqs:{queue}");
@@ -210,6 +222,22 @@ pub fn projection_lag(projection: &'static str, shard: Shard, events: i64) {
 /// An attempt to push ended, or was given up as lost.
 pub fn attempt_ended(provider: &str, outcome: &'static str) {
     counter!(DELIVERY_ATTEMPTS_TOTAL, "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// A provider was paused, not by an operator.
+pub fn provider_paused(provider: &str, cause: &'static str) {
+    counter!(PROVIDER_PAUSED_TOTAL, "provider" => provider.to_owned(), "cause" => cause).increment(1);
+}
+
+/// Every state that a provider can be in.
+pub const PROVIDER_STATES: [&str; 5] = ["open", "probing", "held", "broken", "paused"];
+
+/// The state that a provider is in.
+pub fn provider_state(provider: &str, state: &'static str) {
+    for it in PROVIDER_STATES {
+        let is_so = if it == state { 1.0 } else { 0.0 };
+        gauge!(PROVIDER_STATE, "provider" => provider.to_owned(), "state" => it).set(is_so);
+    }
 }
 
 /// A provider was called.

@@ -16,11 +16,11 @@ use crate::{
     ledger::{
         Ledger, LedgerOptions,
         appender::Appender,
-        dispatch::{Dispatch, Dispatched},
+        dispatch::{Dispatch, Dispatched, Takes},
     },
     projection,
     provider::{self, Configured},
-    routing::Routing,
+    routing::{Route, Routing},
     source::sqs::{Sqs, SqsOptions},
     store::{DbOptions, Identity, NewLedger, Store},
     supervisor::{BoxError, Tasks},
@@ -115,12 +115,8 @@ fn options(database: &Database, url: &DatabaseUrl, pooler: bool) -> DbOptions {
 /// needs none of their secrets.
 pub async fn open_ledger(config: &Config) -> anyhow::Result<(Ledger, Vec<Appender>)> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut leases = BTreeMap::new();
-    for (name, it) in &config.providers {
-        leases.insert(name.clone(), provider::lease(name, &it.kind, it.settings.clone())?);
-    }
+    let routing = routing(config)?;
     let store = open_store(config, clock.as_ref()).await?;
-    let routing = Routing { default_provider: config.push.provider.clone(), leases };
     let options = LedgerOptions { batch_max: config.log.batch_max, routing, dispatch: None };
     Ok(Ledger::new(store, clock, options))
 }
@@ -134,17 +130,39 @@ pub async fn open(
     worker: Option<&str>,
 ) -> anyhow::Result<Opened> {
     let store = open_store(config, clock.as_ref()).await?;
-    let calls = |(name, it): (&String, &Configured)| (name.clone(), it.concurrency);
-    let places = providers.values().map(|it| it.concurrency).sum();
-    let dispatch = |worker| Dispatch::new(worker, places, providers.iter().map(calls));
-    let (dispatch, dispatched) = worker.map(dispatch).unzip();
-    let routing = Routing {
-        default_provider: config.push.provider.clone(),
-        leases: providers.iter().map(|(name, it)| (name.clone(), it.lease)).collect(),
+    let takes = |(name, it): (&String, &Configured)| {
+        let rate = it.limits.rate.map(|it| (it.per_s, it.burst));
+        (name.clone(), Takes { calls: it.concurrency, rate })
     };
+    let places = providers.values().map(|it| it.concurrency).sum();
+    let dispatch = |worker| Dispatch::new(worker, places, providers.iter().map(takes));
+    let (dispatch, dispatched) = worker.map(dispatch).unzip();
+    let routing = routing(config)?;
     let options = LedgerOptions { batch_max: config.log.batch_max, routing, dispatch };
     let (ledger, appenders) = Ledger::new(store, clock, options);
     Ok(Opened { ledger, appenders, providers, dispatched })
+}
+
+/// The configured providers and routes as planning needs them.
+fn routing(config: &Config) -> anyhow::Result<Routing> {
+    let push = &config.push;
+    let mut providers = BTreeMap::new();
+    for (name, it) in &config.providers {
+        providers.insert(name.clone(), provider::known(name, &it.kind, it.settings.clone())?);
+    }
+    let route = |it: &crate::config::Route| Route {
+        app: it.app.clone(),
+        platform: it.platform.clone(),
+        category: it.category.clone(),
+        priority: it.priority,
+        providers: it.providers.clone(),
+    };
+    Ok(Routing {
+        default_provider: push.provider.clone(),
+        routes: push.routes.iter().map(route).collect(),
+        providers,
+        to_devices: push.to_devices,
+    })
 }
 
 /// Builds every configured provider; reads the secrets that they refer to.

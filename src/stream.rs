@@ -5,14 +5,18 @@
 //! loses the race for a delivery gets no event and sends nothing (CLAIM-BY-APPEND). An attempt without
 //! word is unknown, not failed, and no late word leaves a final state (LOST-IS-NOT-FAILED).
 
-use std::sync::Arc;
+mod delivery;
 
+use std::{sync::Arc, time::Duration};
+
+use self::delivery::{
+    Delivery, Ending, Phase, Wanted, fail_over, lose, outcome, overdue, report, reschedule, start, suppress,
+};
 use crate::{
     clock::Timestamp,
     event::{
-        Decision, Event, FailureClass, MessageConflicted, MessageReceived, PlannedDelivery,
-        PushAttemptFailed, PushAttemptLost, PushAttemptStarted, PushAttemptSucceeded, PushExhausted,
-        PushPlanned, PushSuppressed, SuppressReason, Verdict,
+        Decision, Event, FailureClass, MessageConflicted, MessageReceived, PlannedDelivery, PushPlanned,
+        PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
     },
     id::{DeliveryId, RecipientId},
     message::{ContentHash, Message},
@@ -48,25 +52,6 @@ struct Item {
     deleted: bool,
 }
 
-#[derive(Debug, Clone)]
-struct Delivery {
-    plan: PlannedDelivery,
-    attempts: u32,
-    phase: Phase,
-    /// Attempts whose outcome is recorded, in time or late.
-    heard: Vec<u32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Scheduled { due_at: Timestamp },
-    Attempting { lease_until: Timestamp },
-    Accepted,
-    Failed,
-    Unknown,
-    Suppressed,
-}
-
 /// What somebody wants to happen to a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -79,10 +64,12 @@ pub enum Command {
         /// What they did.
         mark: Mark,
     },
-    /// Targets are known now, or it is too late to wait for them.
+    /// Targets are known now, or there will be none.
     Plan {
         /// One a target; none suppresses what has expired.
         deliveries: Vec<PlannedDelivery>,
+        /// Nobody and nothing would take it: without deliveries it ends here.
+        is_nowhere: bool,
     },
     /// Claims a due delivery for a call.
     StartAttempt {
@@ -101,6 +88,8 @@ pub enum Command {
         duration_ms: u64,
         /// What it came to.
         result: AttemptResult,
+        /// How long the provider may try before the next of the route is to.
+        failover_after: Duration,
     },
     /// The lease ran out without word.
     LoseAttempt {
@@ -110,6 +99,46 @@ pub enum Command {
         attempt: u32,
         /// What follows.
         decision: Decision,
+        /// How long the provider may try before the next of the route is to.
+        failover_after: Duration,
+    },
+    /// Its provider cannot take it: gives a waiting delivery to the next of its route.
+    FailOver {
+        /// Which.
+        delivery_id: DeliveryId,
+        /// From whom, as the asker knows it.
+        from: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Somebody wants it sent at this time, though it waits or has ended. Never what was accepted.
+    Reschedule {
+        /// Which.
+        delivery_id: DeliveryId,
+        /// Through whom; none leaves it where it is.
+        provider: Option<String>,
+        /// Not before.
+        due_at: Timestamp,
+        /// What it comes from.
+        cause: RescheduleCause,
+        /// Why, for people.
+        reason: String,
+    },
+    /// It is not to be sent; what is under way is not called back.
+    Suppress {
+        /// Which.
+        delivery_id: DeliveryId,
+        /// Why.
+        reason: SuppressReason,
+    },
+    /// Word from the device.
+    Report {
+        /// Which.
+        delivery_id: DeliveryId,
+        /// What it says.
+        kind: ReceiptKind,
+        /// More, in the words of who told.
+        detail: Option<String>,
     },
 }
 
@@ -122,6 +151,8 @@ pub struct Receive {
     pub content_hash: ContentHash,
     /// Its deliveries, where they are known already.
     pub plan: Vec<PlannedDelivery>,
+    /// Nobody and nothing would take its push: it ends as it begins.
+    pub is_nowhere: bool,
     /// Starts the first attempt of every due delivery in the same transaction, where there is room.
     pub claim: Option<Claim>,
 }
@@ -162,6 +193,13 @@ pub enum AttemptResult {
         /// HTTP status.
         status: Option<u16>,
     },
+    /// The provider took it for now.
+    Pending {
+        /// What its final word is asked for with.
+        ticket: String,
+        /// When to ask (again).
+        ask_at: Timestamp,
+    },
     /// It did not.
     Failed {
         /// What kind of failure.
@@ -192,6 +230,12 @@ pub enum Refusal {
     /// Somebody else was faster, or it is not due yet, or it is over.
     #[error("the delivery is not waiting for this any more")]
     LostRace,
+    /// A provider took it; it is never sent again.
+    #[error("the delivery was accepted by a provider, and is not sent again")]
+    AlreadyAccepted,
+    /// Too late: the message says so.
+    #[error("the message has expired")]
+    Expired,
     /// The same message again.
     #[error("the message is in the log already")]
     Redelivered,
@@ -236,6 +280,13 @@ impl Stream {
                     delivery.phase = Phase::Accepted;
                 }
             }),
+            Event::PushAttemptPending(it) => self.with(it.delivery_id, |delivery| {
+                if it.settles {
+                    delivery.phase = Phase::Pending { since: it.since, ask_at: it.ask_at };
+                } else {
+                    delivery.heard.push(it.attempt);
+                }
+            }),
             Event::PushAttemptFailed(it) => self.with(it.delivery_id, |delivery| {
                 delivery.heard.push(it.attempt);
                 if it.settles {
@@ -256,7 +307,15 @@ impl Stream {
                     Verdict::Unknown => Phase::Unknown,
                 };
             }),
-            Event::PushReceipt(_) | Event::MessageErased(_) => {}
+            Event::PushRescheduled(it) => self.with(it.delivery_id, |delivery| {
+                if delivery.provider != it.provider || it.reopens.is_some() {
+                    delivery.provider.clone_from(&it.provider);
+                    delivery.since = it.due_at;
+                }
+                delivery.phase = Phase::Scheduled { due_at: it.due_at };
+            }),
+            Event::PushReceipt(it) => self.with(it.delivery_id, |delivery| delivery.receipts.push(it.kind)),
+            Event::MessageErased(_) => {}
         }
     }
 
@@ -271,24 +330,6 @@ impl Stream {
     }
 }
 
-impl Delivery {
-    const fn new(plan: PlannedDelivery) -> Self {
-        let phase = Phase::Scheduled { due_at: plan.due_at };
-        Self { plan, attempts: 0, phase, heard: Vec::new() }
-    }
-
-    /// `GiveUp` changes nothing by itself: `push.exhausted` follows and says how it ended.
-    const fn follow(&mut self, decision: &Decision) {
-        if let Decision::RetryAt { at, .. } = decision {
-            self.phase = Phase::Scheduled { due_at: *at };
-        }
-    }
-
-    const fn is_over(&self) -> bool {
-        !matches!(self.phase, Phase::Scheduled { .. } | Phase::Attempting { .. })
-    }
-}
-
 /// What `command` means for a message in this state; an empty answer means "already so".
 ///
 /// # Errors
@@ -297,15 +338,30 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
     match command {
         Command::Receive(it) => receive(state, it, now),
         Command::Mark { recipient, mark } => mark_item(state, recipient, *mark),
-        Command::Plan { deliveries } => plan(state, deliveries, now),
+        Command::Plan { deliveries, is_nowhere } => plan(state, deliveries, *is_nowhere, now),
         Command::StartAttempt { delivery_id, claim } => {
             start(state.delivery(*delivery_id)?, state.cancelled, claim, now)
         }
-        Command::RecordOutcome { delivery_id, attempt, duration_ms, result } => {
-            outcome(state.delivery(*delivery_id)?, *attempt, *duration_ms, result)
+        Command::RecordOutcome { delivery_id, attempt, duration_ms, result, failover_after } => {
+            let delivery = state.delivery(*delivery_id)?;
+            let ended =
+                Ending { attempt: *attempt, duration_ms: *duration_ms, failover_after: *failover_after };
+            outcome(delivery, &ended, result, now)
         }
-        Command::LoseAttempt { delivery_id, attempt, decision } => {
-            lose(state.delivery(*delivery_id)?, *attempt, decision, now)
+        Command::LoseAttempt { delivery_id, attempt, decision, failover_after } => {
+            lose(state.delivery(*delivery_id)?, *attempt, decision, *failover_after, now)
+        }
+        Command::FailOver { delivery_id, from, reason } => {
+            fail_over(state.delivery(*delivery_id)?, from, reason, now)
+        }
+        Command::Reschedule { delivery_id, provider, due_at, cause, reason } => {
+            let delivery = state.delivery(*delivery_id)?;
+            let wanted = Wanted { provider: provider.as_ref(), due_at: *due_at, cause: *cause, reason };
+            reschedule(delivery, state.cancelled, &wanted)
+        }
+        Command::Suppress { delivery_id, reason } => suppress(state.delivery(*delivery_id)?, *reason),
+        Command::Report { delivery_id, kind, detail } => {
+            Ok(report(state.delivery(*delivery_id)?, *kind, detail.as_ref()))
         }
     }
 }
@@ -324,6 +380,11 @@ fn receive(state: &Stream, arrival: &Receive, now: Timestamp) -> Result<Vec<Even
     let mut events = vec![Event::MessageReceived(MessageReceived { message: Arc::clone(&arrival.message) })];
     if !arrival.plan.is_empty() {
         events.push(Event::PushPlanned(PushPlanned { deliveries: arrival.plan.clone() }));
+    }
+    if arrival.is_nowhere && arrival.plan.is_empty() && arrival.message.for_push() {
+        let delivery_id = DeliveryId::new(&arrival.message.message_id, "");
+        let reason = SuppressReason::NoTarget;
+        events.push(Event::PushSuppressed(PushSuppressed { delivery_id, reason }));
     }
     for plan in &arrival.plan {
         if let Some(claim) = &arrival.claim {
@@ -354,140 +415,32 @@ fn mark_item(state: &Stream, recipient: &RecipientId, mark: Mark) -> Result<Vec<
     Ok(if already_so { Vec::new() } else { vec![event] })
 }
 
-fn plan(state: &Stream, deliveries: &[PlannedDelivery], now: Timestamp) -> Result<Vec<Event>, Refusal> {
+fn plan(
+    state: &Stream,
+    deliveries: &[PlannedDelivery],
+    is_nowhere: bool,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
     let origin = state.origin.as_ref().ok_or(Refusal::UnknownMessage)?;
     if state.planned || !origin.message.for_push() {
         return Ok(Vec::new());
     }
     if deliveries.is_empty() {
         let expired = origin.message.expires_at.is_some_and(|end| end <= now);
+        let reason = match (state.cancelled, expired, is_nowhere) {
+            (true, _, _) => SuppressReason::Cancelled,
+            (_, true, _) => SuppressReason::Expired,
+            (_, _, true) => SuppressReason::NoTarget,
+            (false, false, false) => return Ok(Vec::new()),
+        };
         let delivery_id = DeliveryId::new(&origin.message.message_id, "");
-        let end = PushSuppressed { delivery_id, reason: SuppressReason::Expired };
-        return Ok(expired.then_some(Event::PushSuppressed(end)).into_iter().collect());
+        return Ok(vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })]);
     }
     let mut events = vec![Event::PushPlanned(PushPlanned { deliveries: deliveries.to_vec() })];
     for plan in deliveries {
         events.extend(overdue(&Delivery::new(plan.clone()), state.cancelled, now));
     }
     Ok(events)
-}
-
-/// The event that ends a delivery whose time is over, if it is.
-fn overdue(delivery: &Delivery, cancelled: bool, now: Timestamp) -> Option<Event> {
-    let delivery_id = delivery.plan.delivery_id;
-    if cancelled {
-        let reason = SuppressReason::Cancelled;
-        return Some(Event::PushSuppressed(PushSuppressed { delivery_id, reason }));
-    }
-    if delivery.plan.expires_at.is_none_or(|end| now < end) {
-        return None;
-    }
-    Some(if delivery.attempts == 0 {
-        Event::PushSuppressed(PushSuppressed { delivery_id, reason: SuppressReason::Expired })
-    } else {
-        exhausted(delivery, Verdict::Failed, "expired before the next attempt")
-    })
-}
-
-fn start(delivery: &Delivery, cancelled: bool, claim: &Claim, now: Timestamp) -> Result<Vec<Event>, Refusal> {
-    let Phase::Scheduled { due_at } = delivery.phase else { return Err(Refusal::LostRace) };
-    if let Some(end) = overdue(delivery, cancelled, now) {
-        return Ok(vec![end]);
-    }
-    if now < due_at {
-        return Err(Refusal::LostRace);
-    }
-    Ok(vec![Event::PushAttemptStarted(PushAttemptStarted {
-        delivery_id: delivery.plan.delivery_id,
-        attempt: delivery.attempts + 1,
-        provider: delivery.plan.provider.clone(),
-        provider_key: delivery.plan.delivery_id.to_string(),
-        lease_until: claim.lease_until,
-        worker: claim.worker.clone(),
-    })])
-}
-
-/// A first word on the attempt in flight settles it. A late one is recorded: an acceptance ends any
-/// delivery that is still open, a failure changes nothing any more.
-fn outcome(
-    delivery: &Delivery,
-    attempt: u32,
-    duration_ms: u64,
-    result: &AttemptResult,
-) -> Result<Vec<Event>, Refusal> {
-    if attempt == 0 || attempt > delivery.attempts {
-        return Err(Refusal::LostRace);
-    }
-    if delivery.heard.contains(&attempt) {
-        // Asked again, because the answer of the first time was lost.
-        return Ok(Vec::new());
-    }
-    let in_flight = matches!(delivery.phase, Phase::Attempting { .. }) && attempt == delivery.attempts;
-    let (delivery_id, provider) = (delivery.plan.delivery_id, delivery.plan.provider.clone());
-    Ok(match result {
-        AttemptResult::Accepted { provider_message_id, status } => {
-            vec![Event::PushAttemptSucceeded(PushAttemptSucceeded {
-                delivery_id,
-                attempt,
-                provider,
-                provider_message_id: provider_message_id.clone(),
-                status: *status,
-                duration_ms,
-                settles: !delivery.is_over(),
-            })]
-        }
-        AttemptResult::Failed { class, code, status, answer, decision } => {
-            let mut events = vec![Event::PushAttemptFailed(PushAttemptFailed {
-                delivery_id,
-                attempt,
-                provider,
-                class: *class,
-                code: code.clone(),
-                status: *status,
-                answer: answer.clone(),
-                duration_ms,
-                decision: decision.clone(),
-                settles: in_flight,
-            })];
-            if let (true, Decision::GiveUp { policy }) = (in_flight, decision) {
-                let unknown = *class == FailureClass::Unknown;
-                let verdict = if unknown { Verdict::Unknown } else { Verdict::Failed };
-                events.push(exhausted(delivery, verdict, policy));
-            }
-            events
-        }
-    })
-}
-
-fn lose(
-    delivery: &Delivery,
-    attempt: u32,
-    decision: &Decision,
-    now: Timestamp,
-) -> Result<Vec<Event>, Refusal> {
-    let Phase::Attempting { lease_until } = delivery.phase else { return Err(Refusal::LostRace) };
-    if attempt != delivery.attempts || now < lease_until {
-        return Err(Refusal::LostRace);
-    }
-    let mut events = vec![Event::PushAttemptLost(PushAttemptLost {
-        delivery_id: delivery.plan.delivery_id,
-        attempt,
-        provider: delivery.plan.provider.clone(),
-        decision: decision.clone(),
-    })];
-    if let Decision::GiveUp { policy } = decision {
-        events.push(exhausted(delivery, Verdict::Unknown, policy));
-    }
-    Ok(events)
-}
-
-fn exhausted(delivery: &Delivery, verdict: Verdict, reason: &str) -> Event {
-    Event::PushExhausted(PushExhausted {
-        delivery_id: delivery.plan.delivery_id,
-        verdict,
-        reason: reason.to_owned(),
-        attempts: delivery.attempts,
-    })
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ fn message(title: &str) -> Message {
     }
 }
 
+/// How long a provider may try where another could.
+const BUDGET: Duration = Duration::from_secs(100);
+
 fn recipient(id: &str) -> RecipientId {
     RecipientId::new(id).unwrap()
 }
@@ -47,6 +50,8 @@ fn planned() -> PlannedDelivery {
         delivery_id: DeliveryId::new(&MessageId::new("m-1").unwrap(), &target.canonical()),
         target,
         provider: "acme".to_owned(),
+        fallbacks: Vec::new(),
+        device_id: None,
         due_at: START,
         expires_at: Some(after(1000)),
     }
@@ -54,7 +59,13 @@ fn planned() -> PlannedDelivery {
 
 fn arrival(title: &str, hash: u8, plan: Vec<PlannedDelivery>, claim: Option<Claim>) -> Command {
     let content_hash = ContentHash([hash; 32]);
-    Command::Receive(Box::new(Receive { message: message(title).into(), content_hash, plan, claim }))
+    Command::Receive(Box::new(Receive {
+        message: message(title).into(),
+        content_hash,
+        plan,
+        is_nowhere: false,
+        claim,
+    }))
 }
 
 fn claim(worker: &str, seconds: u64) -> Claim {
@@ -84,7 +95,13 @@ fn start_at(worker: &str) -> Command {
 
 fn accepted(attempt: u32) -> Command {
     let result = AttemptResult::Accepted { provider_message_id: Some("p-1".to_owned()), status: Some(200) };
-    Command::RecordOutcome { delivery_id: planned().delivery_id, attempt, duration_ms: 5, result }
+    Command::RecordOutcome {
+        delivery_id: planned().delivery_id,
+        attempt,
+        duration_ms: 5,
+        result,
+        failover_after: BUDGET,
+    }
 }
 
 fn failed(attempt: u32, decision: Decision) -> Command {
@@ -95,7 +112,13 @@ fn failed(attempt: u32, decision: Decision) -> Command {
         answer: None,
         decision,
     };
-    Command::RecordOutcome { delivery_id: planned().delivery_id, attempt, duration_ms: 5, result }
+    Command::RecordOutcome {
+        delivery_id: planned().delivery_id,
+        attempt,
+        duration_ms: 5,
+        result,
+        failover_after: BUDGET,
+    }
 }
 
 fn retry_at(seconds: u64) -> Decision {
@@ -107,7 +130,7 @@ fn give_up() -> Decision {
 }
 
 fn lost(attempt: u32, decision: Decision) -> Command {
-    Command::LoseAttempt { delivery_id: planned().delivery_id, attempt, decision }
+    Command::LoseAttempt { delivery_id: planned().delivery_id, attempt, decision, failover_after: BUDGET }
 }
 
 fn mark(who: &str, mark: Mark) -> Command {
@@ -242,7 +265,7 @@ fn marks_append_only_what_changes_and_only_for_the_recipient() {
 fn a_plan_is_made_once_and_ends_what_is_expired_already() {
     let mut stream = Stream::default();
     run(&mut stream, &arrival("one", 1, vec![], None), START).unwrap();
-    let plan = Command::Plan { deliveries: vec![planned()] };
+    let plan = Command::Plan { deliveries: vec![planned()], is_nowhere: false };
     assert_eq!(run(&mut stream.clone(), &plan, after(2000)), Ok(vec!["push.planned", "push.suppressed"]));
     assert_eq!(run(&mut stream, &plan, START), Ok(vec!["push.planned"]));
     assert_eq!(run(&mut stream, &plan, START), Ok(vec![]));
@@ -252,18 +275,202 @@ fn a_plan_is_made_once_and_ends_what_is_expired_already() {
 fn what_expires_before_anybody_could_plan_it_is_ended_once() {
     let mut late = message("one");
     late.expires_at = Some(after(1000));
-    let arrival =
-        Receive { message: late.into(), content_hash: ContentHash([1; 32]), plan: vec![], claim: None };
+    let arrival = Receive {
+        message: late.into(),
+        content_hash: ContentHash([1; 32]),
+        plan: vec![],
+        is_nowhere: false,
+        claim: None,
+    };
     let mut stream = Stream::default();
     run(&mut stream, &Command::Receive(Box::new(arrival)), START).unwrap();
-    let nothing = Command::Plan { deliveries: vec![] };
+    let nothing = Command::Plan { deliveries: vec![], is_nowhere: false };
     assert_eq!(run(&mut stream, &nothing, after(999)), Ok(vec![]));
     assert_eq!(run(&mut stream, &nothing, after(1000)), Ok(vec!["push.suppressed"]));
     assert_eq!(run(&mut stream, &nothing, after(1001)), Ok(vec![]));
-    let plan = Command::Plan { deliveries: vec![planned()] };
+    let plan = Command::Plan { deliveries: vec![planned()], is_nowhere: false };
     assert_eq!(
         run(&mut stream, &plan, after(1001)),
         Ok(vec![]),
         "a provider that comes later changes nothing"
     );
+}
+
+fn id() -> DeliveryId {
+    planned().delivery_id
+}
+
+fn pending(attempt: u32, seconds: u64) -> Command {
+    let result = AttemptResult::Pending { ticket: "t-1".to_owned(), ask_at: after(seconds) };
+    Command::RecordOutcome { delivery_id: id(), attempt, duration_ms: 5, result, failover_after: BUDGET }
+}
+
+#[test]
+fn a_pending_push_waits_for_the_providers_final_word() {
+    let mut stream = received();
+    run(&mut stream, &start_at("w-1"), START).unwrap();
+    assert_eq!(run(&mut stream, &pending(1, 900), after(1)), Ok(vec!["push.attempt_pending"]));
+    assert_eq!(run(&mut stream, &pending(1, 900), after(1)), Ok(vec![]), "told twice");
+    assert_eq!(run(&mut stream, &start_at("w-2"), after(99)), Err(Refusal::LostRace));
+    assert_eq!(run(&mut stream, &lost(1, give_up()), after(99)), Err(Refusal::LostRace), "no lease runs");
+    assert_eq!(run(&mut stream, &pending(1, 1800), after(900)), Ok(vec!["push.attempt_pending"]));
+    let mut well = stream.clone();
+    assert_eq!(run(&mut well, &accepted(1), after(1800)), Ok(vec!["push.attempt_succeeded"]));
+    assert_eq!(run(&mut well, &accepted(1), after(1801)), Ok(vec![]));
+    assert_eq!(
+        run(&mut stream, &failed(1, give_up()), after(1800)),
+        Ok(vec!["push.attempt_failed", "push.exhausted"])
+    );
+}
+
+#[test]
+fn a_pending_word_that_comes_late_is_recorded_and_changes_nothing() {
+    let mut stream = received();
+    run(&mut stream, &start_at("w-1"), START).unwrap();
+    run(&mut stream, &lost(1, retry_at(40)), after(30)).unwrap();
+    assert_eq!(run(&mut stream, &pending(1, 900), after(31)), Ok(vec!["push.attempt_pending"]));
+    assert_eq!(run(&mut stream, &pending(1, 900), after(32)), Ok(vec![]));
+    assert_eq!(run(&mut stream, &start_at("w-2"), after(40)), Ok(vec!["push.attempt_started"]));
+}
+
+/// Two providers that could take over: acme, then bravo, then carol.
+fn routed() -> Stream {
+    let plan = PlannedDelivery {
+        fallbacks: vec!["bravo".to_owned(), "carol".to_owned()],
+        expires_at: None,
+        ..planned()
+    };
+    let mut stream = Stream::default();
+    run(&mut stream, &arrival("one", 1, vec![plan], None), START).unwrap();
+    stream
+}
+
+fn fail_over(from: &str) -> Command {
+    Command::FailOver { delivery_id: id(), from: from.to_owned(), reason: "paused".to_owned() }
+}
+
+/// The provider of the next attempt.
+fn next_provider(stream: &Stream, now: Timestamp) -> String {
+    match &decide(stream, &start_at("w"), now).unwrap()[..] {
+        [Event::PushAttemptStarted(it)] => it.provider.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_next_of_the_route_takes_over_when_the_time_of_one_is_used_up() {
+    let mut stream = routed();
+    run(&mut stream, &start_at("w-1"), START).unwrap();
+    assert_eq!(run(&mut stream, &failed(1, retry_at(100)), after(1)), Ok(vec!["push.attempt_failed"]));
+    run(&mut stream, &start_at("w-1"), after(100)).unwrap();
+    let over = Ok(vec!["push.attempt_failed", "push.rescheduled"]);
+    assert_eq!(run(&mut stream, &failed(2, retry_at(101)), after(100)), over);
+    assert_eq!(next_provider(&stream, after(100)), "bravo", "at once");
+    run(&mut stream, &start_at("w-1"), after(100)).unwrap();
+    assert_eq!(
+        run(&mut stream, &failed(3, retry_at(200)), after(101)),
+        Ok(vec!["push.attempt_failed"]),
+        "bravo has a time of its own"
+    );
+    assert_eq!(
+        run(&mut stream, &fail_over("acme"), after(101)),
+        Err(Refusal::LostRace),
+        "not acme's any more"
+    );
+    assert_eq!(run(&mut stream, &fail_over("bravo"), after(101)), Ok(vec!["push.rescheduled"]));
+    assert_eq!(next_provider(&stream, after(101)), "carol");
+    assert_eq!(run(&mut stream, &fail_over("carol"), after(102)), Err(Refusal::LostRace), "nobody is left");
+}
+
+#[test]
+fn refused_credentials_send_a_delivery_on_at_once() {
+    let refused = |attempt| {
+        let result = AttemptResult::Failed {
+            class: FailureClass::AuthConfig,
+            code: "http_401".to_owned(),
+            status: Some(401),
+            answer: None,
+            decision: retry_at(5),
+        };
+        Command::RecordOutcome { delivery_id: id(), attempt, duration_ms: 5, result, failover_after: BUDGET }
+    };
+    let mut stream = routed();
+    run(&mut stream, &start_at("w-1"), START).unwrap();
+    assert_eq!(run(&mut stream, &refused(1), after(1)), Ok(vec!["push.attempt_failed", "push.rescheduled"]));
+    let mut alone = received();
+    run(&mut alone, &start_at("w-1"), START).unwrap();
+    assert_eq!(run(&mut alone, &refused(1), after(1)), Ok(vec!["push.attempt_failed"]));
+}
+
+fn again(provider: Option<&str>, seconds: u64) -> Command {
+    Command::Reschedule {
+        delivery_id: id(),
+        provider: provider.map(ToOwned::to_owned),
+        due_at: after(seconds),
+        cause: RescheduleCause::Replay,
+        reason: "once more".to_owned(),
+    }
+}
+
+#[test]
+fn what_was_not_delivered_can_be_sent_again_and_what_was_accepted_never() {
+    let mut stream = received();
+    assert_eq!(run(&mut stream.clone(), &again(None, 0), START), Ok(vec!["push.rescheduled"]), "sooner");
+    run(&mut stream, &start_at("w-1"), START).unwrap();
+    assert_eq!(run(&mut stream, &again(None, 1), after(1)), Err(Refusal::LostRace), "under way");
+    let mut accepted_one = stream.clone();
+    run(&mut accepted_one, &accepted(1), after(1)).unwrap();
+    assert_eq!(run(&mut accepted_one, &again(None, 2), after(2)), Err(Refusal::AlreadyAccepted));
+
+    run(&mut stream, &failed(1, give_up()), after(1)).unwrap();
+    assert_eq!(run(&mut stream, &again(None, 1000), after(2)), Err(Refusal::Expired));
+    let events = decide(&stream, &again(Some("bravo"), 2), after(2)).unwrap();
+    let [Event::PushRescheduled(it)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((it.reopens, it.provider.as_str()), (Some(crate::event::Ended::Failed), "bravo"));
+    run(&mut stream, &again(Some("bravo"), 2), after(2)).unwrap();
+    assert_eq!(next_provider(&stream, after(2)), "bravo");
+    run(&mut stream, &start_at("w-1"), after(2)).unwrap();
+    assert_eq!(run(&mut stream, &accepted(2), after(3)), Ok(vec!["push.attempt_succeeded"]));
+}
+
+#[test]
+fn what_is_cancelled_by_hand_is_not_sent_and_what_is_under_way_is_not_called_back() {
+    let suppress = Command::Suppress { delivery_id: id(), reason: SuppressReason::Cancelled };
+    let mut stream = received();
+    let mut started = stream.clone();
+    assert_eq!(run(&mut stream, &suppress, START), Ok(vec!["push.suppressed"]));
+    assert_eq!(run(&mut stream, &suppress, START), Ok(vec![]));
+    assert_eq!(run(&mut stream, &start_at("w-1"), START), Err(Refusal::LostRace));
+    run(&mut started, &start_at("w-1"), START).unwrap();
+    assert_eq!(run(&mut started, &suppress, after(1)), Err(Refusal::LostRace));
+    run(&mut started, &accepted(1), after(1)).unwrap();
+    assert_eq!(run(&mut started, &suppress, after(2)), Err(Refusal::AlreadyAccepted));
+}
+
+#[test]
+fn the_first_word_of_a_device_counts() {
+    let opened = |kind| Command::Report { delivery_id: id(), kind, detail: None };
+    let mut stream = received();
+    assert_eq!(run(&mut stream, &opened(ReceiptKind::Delivered), START), Ok(vec!["push.receipt"]));
+    assert_eq!(run(&mut stream, &opened(ReceiptKind::Opened), START), Ok(vec!["push.receipt"]));
+    assert_eq!(run(&mut stream, &opened(ReceiptKind::Opened), START), Ok(vec![]));
+    let unknown = DeliveryId::new(&MessageId::new("m-1").unwrap(), "token:other");
+    let stranger = Command::Report { delivery_id: unknown, kind: ReceiptKind::Opened, detail: None };
+    assert_eq!(run(&mut stream, &stranger, START), Err(Refusal::UnknownDelivery));
+}
+
+#[test]
+fn a_push_that_has_nowhere_to_go_ends_as_it_begins() {
+    let arrival = Receive {
+        message: message("one").into(),
+        content_hash: ContentHash([1; 32]),
+        plan: vec![],
+        is_nowhere: true,
+        claim: None,
+    };
+    let mut stream = Stream::default();
+    let arrival = Command::Receive(Box::new(arrival));
+    assert_eq!(run(&mut stream, &arrival, START), Ok(vec!["message.received", "push.suppressed"]));
+    let plan = Command::Plan { deliveries: vec![planned()], is_nowhere: false };
+    assert_eq!(run(&mut stream, &plan, START), Ok(vec![]));
 }

@@ -1,5 +1,6 @@
 -- Deliveries and attempts. Keys begin with the message, whose id mostly grows with time; the id of a
--- delivery never does. An index on what is due turns the worker's search into a range.
+-- delivery never does. An index on what is due turns the worker's search into a range; one on what did not
+-- end well serves whoever looks after it; one on collapse keys finds what a newer push takes the place of.
 
 create table push_deliveries_{slot} (
     message_id           varchar(128) character set ascii collate ascii_bin not null,
@@ -9,10 +10,15 @@ create table push_deliveries_{slot} (
     position             bigint not null,
     target_kind          varchar(32) character set ascii collate ascii_bin,
     target               mediumtext,
+    device_id            varchar(128) character set ascii collate ascii_bin,
     provider             varchar(64),
+    route                mediumtext,
+    collapse_key         varchar(128),
     status               varchar(32) character set ascii collate ascii_bin not null,
     attempts             bigint not null,
     due_at_us            bigint,
+    first_due_at_us      bigint not null,
+    pending_since_us     bigint,
     expires_at_us        bigint,
     last_class           varchar(32) character set ascii collate ascii_bin,
     last_code            mediumtext,
@@ -20,6 +26,7 @@ create table push_deliveries_{slot} (
     provider_message_id  mediumtext,
     delivered_at_us      bigint,
     opened_at_us         bigint,
+    dismissed_at_us      bigint,
     created_at_us        bigint not null,
     updated_at_us        bigint not null,
     last_position        bigint not null,
@@ -52,3 +59,7 @@ create table push_attempts_{slot} (
 -- indexes
 create index push_deliveries_{slot}_due on push_deliveries_{slot} (status, provider, due_at_us,
     message_id, delivery_id);
+create index push_deliveries_{slot}_ended on push_deliveries_{slot} (status, updated_at_us, message_id,
+    delivery_id);
+create index push_deliveries_{slot}_collapse on push_deliveries_{slot} (recipient_id, collapse_key,
+    position);

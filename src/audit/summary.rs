@@ -116,6 +116,9 @@ pub struct DeliverySummary {
     /// Where it goes, masked; none while the targets are not resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// The registered device that the target is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
     /// The provider that is to take it, or was called last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
@@ -148,6 +151,9 @@ pub struct DeliverySummary {
     /// When a person was first known to have opened it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opened_at: Option<Timestamp>,
+    /// When a person was first known to have swept it away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dismissed_at: Option<Timestamp>,
 }
 
 impl From<MessageRow> for Summary {
@@ -196,6 +202,7 @@ impl From<PushDelivery> for DeliverySummary {
         Self {
             delivery_id: row.delivery_id,
             target,
+            device_id: row.device_id,
             provider: row.provider,
             status: row.status,
             attempts: row.attempts,
@@ -207,6 +214,7 @@ impl From<PushDelivery> for DeliverySummary {
             provider_message_id: row.provider_message_id,
             delivered_at: row.delivered_at_us,
             opened_at: row.opened_at_us,
+            dismissed_at: row.dismissed_at_us,
         }
     }
 }

@@ -91,6 +91,8 @@ fn eventful() -> Vec<Recorded> {
         delivery_id: delivery(target),
         target: target.clone(),
         provider: "acme".to_owned(),
+        fallbacks: Vec::new(),
+        device_id: None,
         due_at: time("09:00:00"),
         expires_at: None,
     };

@@ -161,6 +161,12 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
             parts.extend((!it.settles).then(|| "too late to count".to_owned()));
             return (format!("attempt {}: accepted", it.attempt), parts.join(", "));
         }
+        Event::PushAttemptPending(it) => {
+            let way = way(&it.provider, it.delivery_id);
+            let asked = near(it.ask_at, now);
+            let detail = format!("{way}, ticket {}, to be asked for at {asked}", cut(&it.ticket, 60));
+            return (format!("attempt {}: pending", it.attempt), detail);
+        }
         Event::PushAttemptFailed(it) => {
             let what = format!("attempt {}: {}", it.attempt, it.class.as_str());
             return (what, failed(it, way(&it.provider, it.delivery_id), now));
@@ -172,6 +178,10 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
         }
         Event::PushSuppressed(it) => {
             ("suppressed", format!("{}: {}", target(audit, it.delivery_id), reason(it.reason)))
+        }
+        Event::PushRescheduled(it) => {
+            let way = way(&it.provider, it.delivery_id);
+            (it.cause.as_str(), format!("{way}, due {}: {}", near(it.due_at, now), clean(&it.reason)))
         }
         Event::PushExhausted(it) => {
             let end = match it.verdict {

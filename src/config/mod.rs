@@ -26,7 +26,7 @@ pub use self::{
     load::{Loaded, Sources},
     problem::{ConfigError, Problem},
     process::{Role, Service, Telemetry},
-    push::{ProviderSettings, Push},
+    push::{ProviderSettings, Push, Route},
     work::{Delivery, Projection},
 };
 

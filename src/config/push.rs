@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::message::Priority;
+
 use super::{
     problem::{Problem, nearest},
     value::non_empty,
@@ -19,6 +21,31 @@ pub struct Push {
     /// The provider for pushes that name none.
     #[serde(deserialize_with = "non_empty")]
     pub provider: Option<String>,
+    /// Whether a push without targets goes to the recipient's registered devices.
+    pub to_devices: bool,
+    /// Who takes which push, and who after whom; the first that matches decides.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+/// `[[push.routes]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The app of the device.
+    #[serde(default, deserialize_with = "non_empty")]
+    pub app: Option<String>,
+    /// The platform of the device.
+    #[serde(default, deserialize_with = "non_empty")]
+    pub platform: Option<String>,
+    /// The category of the message.
+    #[serde(default, deserialize_with = "non_empty")]
+    pub category: Option<String>,
+    /// The priority of the message.
+    #[serde(default)]
+    pub priority: Option<Priority>,
+    /// Who takes it, in this order.
+    pub providers: Vec<String>,
 }
 
 /// `[providers.NAME]`
@@ -62,6 +89,21 @@ impl Push {
                 format!("is {name:?}, and there is no such provider"),
                 remedy,
             ));
+        }
+        for (at, route) in self.routes.iter().enumerate() {
+            let key = format!("push.routes[{at}].providers");
+            if route.providers.is_empty() {
+                let remedy = "name at least one provider, or leave the route out";
+                problems.push(Problem::new(&key, "is empty", remedy));
+            }
+            for name in route.providers.iter().filter(|it| !providers.contains_key(*it)) {
+                let remedy = match nearest(name, providers.keys().map(String::as_str)) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("add a section [providers.{name}]"),
+                };
+                let problem = format!("names {name:?}, and there is no such provider");
+                problems.push(Problem::new(&key, problem, remedy));
+            }
         }
         for (name, _) in providers.iter().filter(|(_, it)| it.kind.is_empty()) {
             problems.push(Problem::new(

@@ -61,9 +61,11 @@ impl Event {
             Self::PushPlanned(_) => "push.planned",
             Self::PushAttemptStarted(_) => "push.attempt_started",
             Self::PushAttemptSucceeded(_) => "push.attempt_succeeded",
+            Self::PushAttemptPending(_) => "push.attempt_pending",
             Self::PushAttemptFailed(_) => "push.attempt_failed",
             Self::PushAttemptLost(_) => "push.attempt_lost",
             Self::PushSuppressed(_) => "push.suppressed",
+            Self::PushRescheduled(_) => "push.rescheduled",
             Self::PushExhausted(_) => "push.exhausted",
             Self::PushReceipt(_) => "push.receipt",
             Self::MessageErased(_) => "message.erased",
@@ -84,9 +86,11 @@ pub fn encode(event: &Event) -> Result<Encoded, CodecError> {
         Event::PushPlanned(it) => json(it),
         Event::PushAttemptStarted(it) => json(it),
         Event::PushAttemptSucceeded(it) => json(it),
+        Event::PushAttemptPending(it) => json(it),
         Event::PushAttemptFailed(it) => json(it),
         Event::PushAttemptLost(it) => json(it),
         Event::PushSuppressed(it) => json(it),
+        Event::PushRescheduled(it) => json(it),
         Event::PushExhausted(it) => json(it),
         Event::PushReceipt(it) => json(it),
         Event::MessageErased(it) => json(it),
@@ -123,9 +127,11 @@ pub fn decode(kind: &str, schema_version: i32, payload: &str) -> Result<Event, C
         "push.planned" => parse(payload).map(Event::PushPlanned),
         "push.attempt_started" => parse(payload).map(Event::PushAttemptStarted),
         "push.attempt_succeeded" => parse(payload).map(Event::PushAttemptSucceeded),
+        "push.attempt_pending" => parse(payload).map(Event::PushAttemptPending),
         "push.attempt_failed" => parse(payload).map(Event::PushAttemptFailed),
         "push.attempt_lost" => parse(payload).map(Event::PushAttemptLost),
         "push.suppressed" => parse(payload).map(Event::PushSuppressed),
+        "push.rescheduled" => parse(payload).map(Event::PushRescheduled),
         "push.exhausted" => parse(payload).map(Event::PushExhausted),
         "push.receipt" => parse(payload).map(Event::PushReceipt),
         "message.erased" => parse(payload).map(Event::MessageErased),
@@ -151,7 +157,7 @@ mod tests {
     use super::*;
 
     /// Every type that this release writes.
-    const KINDS: [&str; 18] = [
+    const KINDS: [&str; 20] = [
         "inbox.archived",
         "inbox.deleted",
         "inbox.read",
@@ -164,11 +170,13 @@ mod tests {
         "message.received",
         "push.attempt_failed",
         "push.attempt_lost",
+        "push.attempt_pending",
         "push.attempt_started",
         "push.attempt_succeeded",
         "push.exhausted",
         "push.planned",
         "push.receipt",
+        "push.rescheduled",
         "push.suppressed",
     ];
 

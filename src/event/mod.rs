@@ -17,9 +17,9 @@ use crate::{
 };
 
 pub use push::{
-    Decision, FailureClass, PlannedDelivery, PushAttemptFailed, PushAttemptLost, PushAttemptStarted,
-    PushAttemptSucceeded, PushExhausted, PushPlanned, PushReceipt, PushSuppressed, ReceiptKind,
-    SuppressReason, Verdict,
+    Decision, Ended, FailureClass, PlannedDelivery, PushAttemptFailed, PushAttemptLost, PushAttemptPending,
+    PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushPlanned, PushReceipt, PushRescheduled,
+    PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
 };
 
 /// Everything the ledger can say. Adding a variant is a compatibility promise.
@@ -49,12 +49,16 @@ pub enum Event {
     PushAttemptStarted(PushAttemptStarted),
     /// The provider accepted.
     PushAttemptSucceeded(PushAttemptSucceeded),
+    /// The provider took it for now and says later what came of it.
+    PushAttemptPending(PushAttemptPending),
     /// The provider refused or could not be reached, and what was decided.
     PushAttemptFailed(PushAttemptFailed),
     /// The lease ran out: the outcome is unknown.
     PushAttemptLost(PushAttemptLost),
     /// Not sent, and why.
     PushSuppressed(PushSuppressed),
+    /// To be sent at another time or by another provider than the schedule says.
+    PushRescheduled(PushRescheduled),
     /// Gave up.
     PushExhausted(PushExhausted),
     /// Later word from provider or device.

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, id::DeliveryId, message::Target};
+use crate::{
+    clock::Timestamp,
+    id::{DeliveryId, DeviceId},
+    message::Target,
+};
 
 /// `push.planned`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +26,12 @@ pub struct PlannedDelivery {
     pub target: Target,
     /// The configured provider that is to take it.
     pub provider: String,
+    /// Who takes it when that provider cannot, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub fallbacks: Vec<String>,
+    /// The registered device that the target is of, where it came from there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device_id: Option<DeviceId>,
     /// Not before.
     pub due_at: Timestamp,
     /// Not after.
@@ -66,6 +76,28 @@ pub struct PushAttemptSucceeded {
     /// How long the call took, in milliseconds.
     pub duration_ms: u64,
     /// Whether this word made the delivery `accepted`; false for a word that came after the end.
+    pub settles: bool,
+}
+
+/// `push.attempt_pending`: the provider took it for now; its final word is asked for later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushAttemptPending {
+    /// Which delivery.
+    pub delivery_id: DeliveryId,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Who was called.
+    pub provider: String,
+    /// What the final word is asked for with.
+    pub ticket: String,
+    /// Since when it waits for that word.
+    pub since: Timestamp,
+    /// When it is asked for (again).
+    pub ask_at: Timestamp,
+    /// How long the call took, in milliseconds; of the answer to a question, that question.
+    pub duration_ms: u64,
+    /// Whether the delivery waits for that word; false for a word that came after the lease or the end.
     pub settles: bool,
 }
 
@@ -137,6 +169,49 @@ pub enum SuppressReason {
     Superseded,
 }
 
+/// `push.rescheduled`: other than by the retry schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PushRescheduled {
+    /// Which delivery.
+    pub delivery_id: DeliveryId,
+    /// The provider that is to take it now.
+    pub provider: String,
+    /// Not before.
+    pub due_at: Timestamp,
+    /// What it comes from.
+    pub cause: RescheduleCause,
+    /// Why, for people.
+    pub reason: String,
+    /// How it had ended before, where it had; age and budgets count anew then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reopens: Option<Ended>,
+}
+
+/// What a delivery is rescheduled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RescheduleCause {
+    /// Its provider cannot take it; the next of its route is to.
+    Failover,
+    /// Somebody wants it to be tried now.
+    Retry,
+    /// Somebody delivers again what was not delivered.
+    Replay,
+}
+
+/// How a delivery had ended, other than well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// Given up after a failure.
+    Failed,
+    /// Given up without anybody knowing.
+    Unknown,
+    /// Not sent on purpose.
+    Suppressed,
+}
+
 /// `push.exhausted`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,6 +257,8 @@ pub enum ReceiptKind {
     Delivered,
     /// A person opened it.
     Opened,
+    /// A person swept it away.
+    Dismissed,
     /// The target does not exist any more.
     InvalidTarget,
 }
@@ -200,6 +277,18 @@ pub enum FailureClass {
     AuthConfig,
     /// The request may or may not have been accepted.
     Unknown,
+}
+
+impl RescheduleCause {
+    /// As written in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Retry => "retry",
+            Self::Replay => "replay",
+        }
+    }
 }
 
 impl FailureClass {

@@ -9,7 +9,7 @@ mod ops;
 mod quarantine;
 mod scopes;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -66,8 +66,7 @@ impl Fixture {
             store.ensure_projection(*projection, now).await.unwrap();
         }
         let clock = Arc::new(ManualClock::new(now));
-        let leases = BTreeMap::from([("acme".to_owned(), Duration::from_mins(1))]);
-        let routing = Routing { default_provider: Some("acme".to_owned()), leases };
+        let routing = Routing::universal([("acme".to_owned(), Duration::from_mins(1))]);
         let options = LedgerOptions { batch_max: 500, routing, dispatch: None };
         let (ledger, appenders) = Ledger::new(store, clock.clone(), options);
         for appender in appenders {

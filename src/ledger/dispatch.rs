@@ -6,12 +6,14 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
@@ -38,11 +40,22 @@ struct Rooms {
 struct Room {
     calls: Arc<Semaphore>,
     open: AtomicBool,
+    /// How fast it may be called.
+    pace: Option<DefaultDirectRateLimiter>,
 }
 
-/// Places that were reserved for one message.
+/// What one provider takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Takes {
+    /// Calls at a time.
+    pub calls: usize,
+    /// Pushes a second and at once; none: as many as there are.
+    pub rate: Option<(u32, u32)>,
+}
+
+/// Places that were reserved for one message, by provider.
 #[derive(Debug, Default)]
-pub struct Permits(Option<Place>);
+pub struct Permits(BTreeMap<String, Place>);
 
 /// One place or several, free again when dropped.
 #[derive(Debug)]
@@ -84,13 +97,18 @@ pub struct Dispatched {
 }
 
 impl Places {
-    fn new(size: usize, providers: impl IntoIterator<Item = (String, usize)>) -> Self {
+    fn new(size: usize, providers: impl IntoIterator<Item = (String, Takes)>) -> Self {
         let size = u32::try_from(size.clamp(1, 100_000)).unwrap_or(1);
-        let room = |calls: usize| Room {
-            calls: Arc::new(Semaphore::new(calls.clamp(1, 100_000))),
-            open: AtomicBool::new(true),
+        let pace = |(per_s, burst): (u32, u32)| {
+            let quota = Quota::per_second(NonZeroU32::new(per_s)?).allow_burst(NonZeroU32::new(burst)?);
+            Some(RateLimiter::direct(quota))
         };
-        let providers = providers.into_iter().map(|(name, calls)| (name, room(calls))).collect();
+        let room = |takes: Takes| Room {
+            calls: Arc::new(Semaphore::new(takes.calls.clamp(1, 100_000))),
+            open: AtomicBool::new(true),
+            pace: takes.rate.and_then(pace),
+        };
+        let providers = providers.into_iter().map(|(name, takes)| (name, room(takes))).collect();
         let all = Arc::new(Semaphore::new(size as usize));
         Self(Arc::new(Rooms { all, size, providers, closed: AtomicBool::new(false) }))
     }
@@ -108,6 +126,13 @@ impl Places {
         let of_provider = Arc::clone(&room.calls).acquire_owned().await.ok()?;
         let all = Arc::clone(&self.0.all).acquire_owned().await.ok()?;
         Some(Place { all, of_provider })
+    }
+
+    /// Whether one more push to this provider may begin now; it then counts as begun.
+    #[must_use]
+    pub fn admit(&self, provider: &str) -> bool {
+        let pace = self.0.providers.get(provider).and_then(|it| it.pace.as_ref());
+        pace.is_none_or(|it| it.check().is_ok())
     }
 
     /// Whether arrivals for this provider may take places.
@@ -132,6 +157,10 @@ impl Places {
         let room = self.0.providers.get(provider).filter(|it| it.open.load(Ordering::Acquire))?;
         let of_provider = Arc::clone(&room.calls).try_acquire_many_owned(count).ok()?;
         let all = Arc::clone(&self.0.all).try_acquire_many_owned(count).ok()?;
+        let count = NonZeroU32::new(count)?;
+        if room.pace.as_ref().is_some_and(|it| !matches!(it.check_n(count), Ok(Ok(())))) {
+            return None;
+        }
         // Asked last: a worker that closes first and then waits for all places misses none.
         (!self.0.closed.load(Ordering::Acquire)).then_some(Place { all, of_provider })
     }
@@ -146,8 +175,8 @@ impl Place {
 impl Permits {
     /// Whether nothing was reserved.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_none()
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -166,7 +195,7 @@ impl Dispatch {
     pub fn new(
         worker: &str,
         places: usize,
-        providers: impl IntoIterator<Item = (String, usize)>,
+        providers: impl IntoIterator<Item = (String, Takes)>,
     ) -> (Self, Dispatched) {
         let places = Places::new(places, providers);
         let (sender, started) = mpsc::unbounded_channel();
@@ -175,12 +204,19 @@ impl Dispatch {
         (dispatch, Dispatched { worker, started, places })
     }
 
-    /// Reserves places for `count` calls to a provider, all or none; none while the worker is stopping,
-    /// while the provider is paused, and where somebody already waits for a place.
+    /// Reserves a place for a call to each of these providers, who may be named more than once, all or
+    /// none; none while the worker is stopping, while one of them is paused or called as fast as it may
+    /// be, and where somebody already waits for a place.
     #[must_use]
-    pub fn reserve(&self, provider: &str, count: usize) -> Option<Permits> {
-        let count = u32::try_from(count).ok().filter(|&count| count > 0)?;
-        self.places.reserve(provider, count).map(|place| Permits(Some(place)))
+    pub fn reserve<'a>(&self, providers: impl IntoIterator<Item = &'a str>) -> Option<Permits> {
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        for provider in providers {
+            *counts.entry(provider).or_default() += 1;
+        }
+        let place = |(provider, count): (&str, u32)| {
+            Some((provider.to_owned(), self.places.reserve(provider, count)?))
+        };
+        counts.into_iter().map(place).collect::<Option<_>>().map(Permits)
     }
 
     /// A claim in this worker's name.
@@ -200,7 +236,7 @@ impl Dispatch {
             let Event::PushAttemptStarted(attempt) = event else { continue };
             let plan = planned.into_iter().flatten().find(|it| it.delivery_id == attempt.delivery_id);
             let Some(plan) = plan else { continue };
-            let place = permits.as_mut().and_then(Place::split);
+            let place = permits.get_mut(&attempt.provider).and_then(Place::split);
             let (attempt, target) = (attempt.clone(), plan.target.clone());
             let message = Arc::clone(origin);
             if self.started.send(Started { attempt, target, message, place }).is_err() {
@@ -217,43 +253,55 @@ mod tests {
     use super::*;
 
     fn dispatch() -> (Dispatch, Dispatched) {
-        Dispatch::new("w", 3, [("acme".to_owned(), 2), ("bravo".to_owned(), 9)])
+        let takes = |calls| Takes { calls, rate: None };
+        Dispatch::new("w", 3, [("acme".to_owned(), takes(2)), ("bravo".to_owned(), takes(9))])
     }
 
     #[test]
     fn places_are_reserved_all_or_none_within_both_bounds() {
         let (dispatch, _dispatched) = dispatch();
-        assert!(dispatch.reserve("acme", 3).is_none(), "acme takes two at a time");
-        let two = dispatch.reserve("acme", 2).unwrap();
-        assert!(dispatch.reserve("acme", 1).is_none());
-        assert!(dispatch.reserve("bravo", 2).is_none(), "one place is left in all");
-        let one = dispatch.reserve("bravo", 1).unwrap();
+        assert!(dispatch.reserve(vec!["acme"; 3]).is_none(), "acme takes two at a time");
+        let two = dispatch.reserve(vec!["acme"; 2]).unwrap();
+        assert!(dispatch.reserve(vec!["acme"; 1]).is_none());
+        assert!(dispatch.reserve(vec!["bravo"; 2]).is_none(), "one place is left in all");
+        let one = dispatch.reserve(vec!["bravo"; 1]).unwrap();
         drop((two, one));
-        assert!(dispatch.reserve("bravo", 3).is_some(), "free again when dropped");
-        assert!(dispatch.reserve("unheard-of", 1).is_none());
-        assert!(dispatch.reserve("acme", 0).is_none());
+        assert!(dispatch.reserve(vec!["bravo"; 3]).is_some(), "free again when dropped");
+        assert!(dispatch.reserve(vec!["unheard-of"; 1]).is_none());
+        assert!(dispatch.reserve([]).is_some_and(|it| it.is_empty()));
     }
 
     #[test]
     fn a_closed_worker_and_a_paused_provider_take_no_arrivals() {
         let (dispatch, dispatched) = dispatch();
         dispatched.places.set_open("acme", false);
-        assert!(dispatch.reserve("acme", 1).is_none());
-        assert!(dispatch.reserve("bravo", 1).is_some());
+        assert!(dispatch.reserve(vec!["acme"; 1]).is_none());
+        assert!(dispatch.reserve(vec!["bravo"; 1]).is_some());
         dispatched.places.set_open("acme", true);
-        assert!(dispatch.reserve("acme", 1).is_some());
+        assert!(dispatch.reserve(vec!["acme"; 1]).is_some());
         dispatched.places.close();
-        assert!(dispatch.reserve("acme", 1).is_none());
+        assert!(dispatch.reserve(vec!["acme"; 1]).is_none());
+    }
+
+    #[test]
+    fn nobody_is_called_faster_than_it_may_be() {
+        let takes = Takes { calls: 9, rate: Some((1, 3)) };
+        let (dispatch, dispatched) = Dispatch::new("w", 9, [("acme".to_owned(), takes)]);
+        assert!(dispatched.places.admit("acme"));
+        assert!(dispatch.reserve(["acme"; 2]).is_some());
+        assert!(!dispatched.places.admit("acme"));
+        assert!(dispatch.reserve(["acme"]).is_none());
+        assert!(dispatched.places.admit("bravo"), "without a limit");
     }
 
     #[tokio::test]
     async fn whoever_waits_for_a_place_comes_before_new_arrivals() {
         let (dispatch, dispatched) = dispatch();
-        let held = dispatch.reserve("acme", 2).unwrap();
+        let held = dispatch.reserve(vec!["acme"; 2]).unwrap();
         let mut waiting = std::pin::pin!(dispatched.places.enter("acme"));
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(held);
-        assert!(dispatch.reserve("acme", 2).is_none());
+        assert!(dispatch.reserve(vec!["acme"; 2]).is_none());
         assert!(waiting.await.is_some());
         dispatched.places.all_free().await;
     }

@@ -219,6 +219,8 @@ fn payload(kind: &str, given: Json, message: &str, recipient: &str, at: &Json) -
         "push.attempt_failed" => about(json!({
             "class": "retry", "code": "http_503", "status": 503, "durationMs": 100, "settles": true,
         })),
+        "push.attempt_pending" => about(json!({"durationMs": 100, "settles": true})),
+        "push.rescheduled" => about(json!({"dueAt": at})),
         "push.attempt_lost" | "push.suppressed" | "push.receipt" => about(json!({})),
         "push.exhausted" => about(json!({"reason": "3 attempts were made", "attempts": 1})),
         _ => given,
@@ -275,6 +277,7 @@ fn target(text: &str) -> Target {
     match kind {
         "topic" => Target::Topic(value.into()),
         "alias" => Target::Alias(value.into()),
+        "subscription" => Target::Subscription(value.into()),
         _ => Target::Token(value.into()),
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     clock::Timestamp,
     event::{
         Decision, Event, FailureClass, PlannedDelivery, PushAttemptFailed, PushAttemptLost,
-        PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushReceipt, PushSuppressed, ReceiptKind,
-        Recorded, SuppressReason, Verdict,
+        PushAttemptPending, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushReceipt,
+        PushRescheduled, PushSuppressed, ReceiptKind, Recorded, SuppressReason, Verdict,
     },
     id::DeliveryId,
     message::Message,
@@ -25,10 +25,14 @@ crate::words! {
     enum DeliveryStatus {
         /// The targets are not resolved yet.
         Unplanned = "unplanned",
-        /// Waits for its first or next attempt.
+        /// Waits for its first attempt.
         Scheduled = "scheduled",
+        /// Waits for its next attempt. Apart from the first ones, so that these never wait behind them.
+        Retrying = "retrying",
         /// A worker holds it.
         Attempting = "attempting",
+        /// A provider took it for now and is asked later what came of it.
+        Pending = "pending",
         /// A provider took it.
         Accepted = "accepted",
         /// Given up: the last word was a failure.
@@ -55,6 +59,8 @@ crate::words! {
         Unknown = "unknown",
         /// The lease ran out without word.
         Lost = "lost",
+        /// The provider took it for now; its final word is not there yet.
+        Pending = "pending",
     }
 }
 
@@ -75,15 +81,25 @@ crate::rows! {
         target_kind: Option<String>,
         /// The value as the provider needs it; empty once erased, none while unplanned.
         target: Option<String>,
+        /// The registered device that the target is of.
+        device_id: Option<String>,
         /// The provider that is to take it, or was called last.
         provider: Option<String>,
+        /// The planned provider and its fallbacks, with commas between; none where there are none.
+        route: Option<String>,
+        /// Of pushes with the same key only the newest is sent.
+        collapse_key: Option<String>,
         /// Where it stands.
         status: DeliveryStatus,
         /// How many attempts were started.
         attempts: i64,
-        /// When a worker has to look at it next: the next attempt, the end of the lease, or the
-        /// planning. None once it is over.
+        /// When a worker has to look at it next: the next attempt, the end of the lease, the question for
+        /// a receipt, or the planning. None once it is over.
         due_at_us: Option<Timestamp>,
+        /// From when on its age counts: when it was first to be sent, or was taken up again.
+        first_due_at_us: Timestamp,
+        /// Since when the provider's final word is waited for, while it is.
+        pending_since_us: Option<Timestamp>,
         /// Not sent after.
         expires_at_us: Option<Timestamp>,
         /// The kind of the last failure, none once accepted.
@@ -98,6 +114,8 @@ crate::rows! {
         delivered_at_us: Option<Timestamp>,
         /// When a person was first known to have opened it.
         opened_at_us: Option<Timestamp>,
+        /// When a person was first known to have swept it away.
+        dismissed_at_us: Option<Timestamp>,
         /// When it was planned; when the message was received while unplanned.
         created_at_us: Timestamp,
         /// When it last changed.
@@ -159,7 +177,7 @@ impl Projection for Deliveries {
     }
 
     fn version(&self) -> i32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static Table] {
@@ -185,9 +203,11 @@ impl Projection for Deliveries {
             Event::PushPlanned(_)
             | Event::PushAttemptStarted(_)
             | Event::PushSuppressed(_)
+            | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
             | Event::PushReceipt(_) => keys.want::<PushDelivery>(message),
             Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptPending(_)
             | Event::PushAttemptFailed(_)
             | Event::PushAttemptLost(_)
             | Event::MessageErased(_) => {
@@ -222,6 +242,12 @@ impl Projection for Deliveries {
                     on_delivery(rows, event, it.delivery_id, |delivery| delivery.accept(it));
                 }
             }
+            Event::PushAttemptPending(it) => {
+                on_attempt(rows, event, it.delivery_id, it.attempt, |attempt| attempt.wait(it, event));
+                if it.settles {
+                    on_delivery(rows, event, it.delivery_id, |delivery| delivery.wait(it));
+                }
+            }
             Event::PushAttemptFailed(it) => {
                 on_attempt(rows, event, it.delivery_id, it.attempt, |attempt| attempt.fail(it, event));
                 if it.settles {
@@ -234,6 +260,9 @@ impl Projection for Deliveries {
             }
             Event::PushSuppressed(it) => {
                 on_delivery(rows, event, it.delivery_id, |delivery| delivery.suppress(it));
+            }
+            Event::PushRescheduled(it) => {
+                on_delivery(rows, event, it.delivery_id, |delivery| delivery.reschedule(it));
             }
             Event::PushExhausted(it) => {
                 on_delivery(rows, event, it.delivery_id, |delivery| delivery.exhaust(it));
@@ -259,6 +288,7 @@ impl PushDelivery {
     /// The row that stands for the deliveries of `message` until they are known.
     fn unplanned(message: &Message, event: &Recorded) -> Self {
         let received = event.recorded_at;
+        let due_at = message.deliver_at.map_or(received, |it| it.max(received));
         Self {
             message_id: event.message_id.to_string(),
             delivery_id: DeliveryId::new(&event.message_id, "").to_string(),
@@ -267,10 +297,15 @@ impl PushDelivery {
             position: event.position.0,
             target_kind: None,
             target: None,
+            device_id: None,
             provider: None,
+            route: None,
+            collapse_key: message.collapse_key.clone(),
             status: DeliveryStatus::Unplanned,
             attempts: 0,
-            due_at_us: Some(message.deliver_at.map_or(received, |it| it.max(received))),
+            due_at_us: Some(due_at),
+            first_due_at_us: due_at,
+            pending_since_us: None,
             expires_at_us: message.expires_at,
             last_class: None,
             last_code: None,
@@ -278,25 +313,34 @@ impl PushDelivery {
             provider_message_id: None,
             delivered_at_us: None,
             opened_at_us: None,
+            dismissed_at_us: None,
             created_at_us: received,
             updated_at_us: received,
             last_position: event.position.0,
         }
     }
 
-    fn planned(plan: &PlannedDelivery, position: i64, event: &Recorded) -> Self {
+    /// In the place of the row that stood for it, where there was one.
+    fn planned(plan: &PlannedDelivery, stand_in: Option<&Self>, event: &Recorded) -> Self {
+        let chain = std::iter::once(&plan.provider).chain(&plan.fallbacks);
+        let route = || chain.map(String::as_str).collect::<Vec<_>>().join(",");
         Self {
             message_id: event.message_id.to_string(),
             delivery_id: plan.delivery_id.to_string(),
             recipient_id: event.recipient_id.to_string(),
             shard: event.shard.0.into(),
-            position,
+            position: stand_in.map_or(event.position.0, |it| it.position),
             target_kind: Some(plan.target.kind().to_owned()),
             target: Some(plan.target.value().to_owned()),
+            device_id: plan.device_id.as_ref().map(ToString::to_string),
             provider: Some(plan.provider.clone()),
+            route: (!plan.fallbacks.is_empty()).then(route),
+            collapse_key: stand_in.and_then(|it| it.collapse_key.clone()),
             status: DeliveryStatus::Scheduled,
             attempts: 0,
             due_at_us: Some(plan.due_at),
+            first_due_at_us: plan.due_at,
+            pending_since_us: None,
             expires_at_us: plan.expires_at,
             last_class: None,
             last_code: None,
@@ -304,6 +348,7 @@ impl PushDelivery {
             provider_message_id: None,
             delivered_at_us: None,
             opened_at_us: None,
+            dismissed_at_us: None,
             created_at_us: event.occurred_at,
             updated_at_us: event.occurred_at,
             last_position: event.position.0,
@@ -322,6 +367,28 @@ impl PushDelivery {
         (self.last_class, self.last_code, self.last_error) = (None, None, None);
         self.provider = Some(it.provider.clone());
         self.provider_message_id.clone_from(&it.provider_message_id);
+    }
+
+    fn wait(&mut self, it: &PushAttemptPending) {
+        self.status = DeliveryStatus::Pending;
+        self.provider = Some(it.provider.clone());
+        self.provider_message_id = Some(it.ticket.clone());
+        self.pending_since_us = Some(it.since);
+        self.due_at_us = Some(it.ask_at);
+    }
+
+    fn reschedule(&mut self, it: &PushRescheduled) {
+        self.provider = Some(it.provider.clone());
+        self.wait_until(it.due_at);
+        if it.reopens.is_some() {
+            self.first_due_at_us = it.due_at;
+        }
+    }
+
+    /// Waits for its first or next attempt.
+    const fn wait_until(&mut self, at: Timestamp) {
+        self.status = if self.attempts == 0 { DeliveryStatus::Scheduled } else { DeliveryStatus::Retrying };
+        (self.due_at_us, self.pending_since_us) = (Some(at), None);
     }
 
     fn fail(&mut self, it: &PushAttemptFailed) {
@@ -344,8 +411,7 @@ impl PushDelivery {
     /// Giving up changes nothing here: `push.exhausted` follows and says how it ended.
     const fn follow(&mut self, decision: &Decision) {
         if let Decision::RetryAt { at, .. } = decision {
-            self.status = DeliveryStatus::Scheduled;
-            self.due_at_us = Some(*at);
+            self.wait_until(*at);
         }
     }
 
@@ -366,6 +432,7 @@ impl PushDelivery {
         match it.kind {
             ReceiptKind::Delivered => _ = self.delivered_at_us.get_or_insert(at),
             ReceiptKind::Opened => _ = self.opened_at_us.get_or_insert(at),
+            ReceiptKind::Dismissed => _ = self.dismissed_at_us.get_or_insert(at),
             ReceiptKind::InvalidTarget => {
                 self.last_class = Some(FailureClass::InvalidTarget.as_str().to_owned());
                 self.last_code = Some("receipt".to_owned());
@@ -376,7 +443,7 @@ impl PushDelivery {
 
     const fn end(&mut self, status: DeliveryStatus) {
         self.status = status;
-        self.due_at_us = None;
+        (self.due_at_us, self.pending_since_us) = (None, None);
     }
 }
 
@@ -412,6 +479,13 @@ impl PushAttempt {
         self.status = it.status.map(i64::from);
         self.duration_ms = i64::try_from(it.duration_ms).ok();
         self.provider_message_id.clone_from(&it.provider_message_id);
+        self.settles = it.settles;
+    }
+
+    fn wait(&mut self, it: &PushAttemptPending, event: &Recorded) {
+        self.end(AttemptOutcome::Pending, event);
+        self.duration_ms.get_or_insert(i64::try_from(it.duration_ms).unwrap_or(i64::MAX));
+        self.provider_message_id = Some(it.ticket.clone());
         self.settles = it.settles;
     }
 
@@ -465,9 +539,8 @@ impl From<FailureClass> for AttemptOutcome {
 fn plan(rows: &mut Rows, event: &Recorded, deliveries: &[PlannedDelivery]) {
     let stand_in = Value::text(DeliveryId::new(&event.message_id, "").to_string());
     let stand_in = rows.remove::<PushDelivery>(event.message_id.as_str(), &[stand_in]);
-    let position = stand_in.map_or(event.position.0, |it| it.position);
     for delivery in deliveries {
-        rows.put(PushDelivery::planned(delivery, position, event));
+        rows.put(PushDelivery::planned(delivery, stand_in.as_ref(), event));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must hold of every history: random commands, decided as in service, folded in any batches.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::json;
@@ -17,7 +17,7 @@ use crate::{
     clock::Timestamp,
     event::{
         Decision, Event, FailureClass, MessageCancelled, MessageErased, Metadata, PlannedDelivery,
-        PushReceipt, PushSuppressed, ReceiptKind, Recorded, SuppressReason,
+        PushSuppressed, ReceiptKind, Recorded, RescheduleCause, SuppressReason,
     },
     id::{DeliveryId, MessageId, Position, Shard, Version},
     message::{ContentHash, Message, Target},
@@ -26,6 +26,7 @@ use crate::{
 
 const MESSAGES: u8 = 3;
 const STEP_US: i64 = 20_000_000;
+const STEP: Duration = Duration::from_secs(20);
 
 /// One thing that somebody tries; most of it is refused, as in life.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +37,7 @@ struct Try {
 }
 
 fn tries() -> impl Strategy<Value = Vec<Try>> {
-    let one = (0..MESSAGES, 0..20_u8, any::<u8>());
+    let one = (0..MESSAGES, 0..24_u8, any::<u8>());
     vec(one.prop_map(|(message, what, how)| Try { message, what, how }), 1..120)
 }
 
@@ -72,8 +73,10 @@ impl History {
         };
         let decided = |command| decide(&stream, &command, self.now).unwrap_or_default();
         let mark = |mark| decided(Command::Mark { recipient: message.recipient_id.clone(), mark });
-        let outcome =
-            |result| decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result });
+        let outcome = |result| {
+            let failover_after = Duration::from_secs(60);
+            decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover_after })
+        };
         let known = stream.origin().is_some();
         let events = match it.what {
             0..3 => decided(self.arrival(it)),
@@ -83,7 +86,7 @@ impl History {
             6 => mark(Mark::Archive),
             7 => mark(Mark::Unarchive),
             8 => mark(Mark::Delete),
-            9 => decided(Command::Plan { deliveries: self.plan(id) }),
+            9 => decided(Command::Plan { deliveries: self.plan(id), is_nowhere: false }),
             10..13 => decided(Command::StartAttempt { delivery_id, claim: self.claim() }),
             13..15 => outcome(AttemptResult::Accepted { provider_message_id: None, status: Some(200) }),
             15 => outcome(AttemptResult::Failed {
@@ -93,9 +96,31 @@ impl History {
                 answer: Some("later".into()),
                 decision,
             }),
-            16 => decided(Command::LoseAttempt { delivery_id, attempt, decision }),
-            17 if known => {
-                vec![Event::PushReceipt(PushReceipt { delivery_id, kind: ReceiptKind::Opened, detail: None })]
+            16 => {
+                let failover_after = Duration::from_secs(60);
+                decided(Command::LoseAttempt { delivery_id, attempt, decision, failover_after })
+            }
+            17 => {
+                let kinds = [
+                    ReceiptKind::Delivered,
+                    ReceiptKind::Opened,
+                    ReceiptKind::Dismissed,
+                    ReceiptKind::InvalidTarget,
+                ];
+                let kind = kinds[usize::from(it.how / 8 % 4)];
+                decided(Command::Report { delivery_id, kind, detail: None })
+            }
+            20 => outcome(AttemptResult::Pending { ticket: "t-1".into(), ask_at: self.now.plus(STEP) }),
+            21 => decided(Command::Reschedule {
+                delivery_id,
+                provider: (it.how >= 128).then(|| "bravo".into()),
+                due_at: self.now,
+                cause: RescheduleCause::Replay,
+                reason: "once more".into(),
+            }),
+            22 => decided(Command::FailOver { delivery_id, from: "acme".into(), reason: "paused".into() }),
+            23 if it.how < 64 => {
+                decided(Command::Suppress { delivery_id, reason: SuppressReason::Superseded })
             }
             18 if known && it.how < 32 => {
                 vec![Event::MessageCancelled(MessageCancelled { reason: "sold out".into() })]
@@ -152,9 +177,10 @@ impl History {
         let message = Self::message(it.message, it.how);
         let plan = if it.how >= 128 && message.for_push() { self.plan(&message.message_id) } else { vec![] };
         let claim = (it.how >= 192).then(|| self.claim());
+        let is_nowhere = it.how == 1;
         // Half of what comes again says something else.
         let content_hash = ContentHash([it.how / 128; 32]);
-        Command::Receive(Box::new(Receive { message: message.into(), content_hash, plan, claim }))
+        Command::Receive(Box::new(Receive { message: message.into(), content_hash, plan, is_nowhere, claim }))
     }
 
     fn plan(&self, message: &MessageId) -> Vec<PlannedDelivery> {
@@ -162,6 +188,8 @@ impl History {
             delivery_id: DeliveryId::new(message, &target.canonical()),
             target,
             provider: "acme".into(),
+            fallbacks: vec!["bravo".into()],
+            device_id: None,
             due_at: self.now,
             expires_at: Some(Timestamp::from_micros(60 * STEP_US)),
         };
@@ -229,7 +257,11 @@ proptest! {
         for it in typed::<PushDelivery>(&rows) {
             let open = matches!(
                 it.status,
-                DeliveryStatus::Unplanned | DeliveryStatus::Scheduled | DeliveryStatus::Attempting
+                DeliveryStatus::Unplanned
+                    | DeliveryStatus::Scheduled
+                    | DeliveryStatus::Retrying
+                    | DeliveryStatus::Attempting
+                    | DeliveryStatus::Pending
             );
             prop_assert_eq!(open, it.due_at_us.is_some(), "{:?}", it);
             prop_assert_eq!(it.status == DeliveryStatus::Unplanned, it.target_kind.is_none(), "{:?}", it);
@@ -283,7 +315,7 @@ fn histories_hold_every_type_of_event_and_every_status() {
             *statuses.entry(it.status.as_str()).or_default() += 1;
         }
     }
-    assert_eq!(kinds.len(), 18, "{kinds:?}");
+    assert_eq!(kinds.len(), 20, "{kinds:?}");
     assert_eq!(statuses.len(), DeliveryStatus::ALL.len(), "{statuses:?}");
 }
 

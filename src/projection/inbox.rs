@@ -121,9 +121,11 @@ impl Projection for Inbox {
             | Event::PushPlanned(_)
             | Event::PushAttemptStarted(_)
             | Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptPending(_)
             | Event::PushAttemptFailed(_)
             | Event::PushAttemptLost(_)
             | Event::PushSuppressed(_)
+            | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
             | Event::PushReceipt(_) => {}
         }
@@ -158,9 +160,11 @@ impl Projection for Inbox {
             | Event::PushPlanned(_)
             | Event::PushAttemptStarted(_)
             | Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptPending(_)
             | Event::PushAttemptFailed(_)
             | Event::PushAttemptLost(_)
             | Event::PushSuppressed(_)
+            | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
             | Event::PushReceipt(_) => {}
         }

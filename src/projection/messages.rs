@@ -6,7 +6,7 @@
 use super::{Ddl, Keys, Projection, Row, Rows, Table, label};
 use crate::{
     clock::Timestamp,
-    event::{Event, ReceiptKind, Recorded, Verdict},
+    event::{Ended, Event, ReceiptKind, Recorded, Verdict},
     message::{Channels, Message},
 };
 
@@ -128,7 +128,7 @@ impl Projection for Messages {
     }
 
     fn version(&self) -> i32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static Table] {
@@ -229,13 +229,22 @@ impl MessageRow {
             }
             Event::PushAttemptFailed(it) if it.settles => self.last_error = Some(it.code.clone()),
             // A word that came too late decides nothing any more.
-            Event::PushAttemptSucceeded(_) | Event::PushAttemptFailed(_) | Event::MessageReceived(_) => {}
+            Event::PushAttemptSucceeded(_)
+            | Event::PushAttemptFailed(_)
+            | Event::PushAttemptPending(_)
+            | Event::MessageReceived(_) => {}
             Event::PushAttemptLost(_) => self.last_error = Some("lost".to_owned()),
             Event::PushSuppressed(_) => {
                 // Without a plan it is the message as a whole that is not sent.
                 self.deliveries = self.deliveries.max(1);
                 self.suppressed += 1;
             }
+            Event::PushRescheduled(it) => match it.reopens {
+                Some(Ended::Failed) => self.failed -= 1,
+                Some(Ended::Unknown) => self.unknown -= 1,
+                Some(Ended::Suppressed) => self.suppressed -= 1,
+                None => {}
+            },
             Event::PushExhausted(it) => match it.verdict {
                 Verdict::Failed => self.failed += 1,
                 Verdict::Unknown => self.unknown += 1,
@@ -243,6 +252,7 @@ impl MessageRow {
             Event::PushReceipt(it) => match it.kind {
                 ReceiptKind::Delivered => _ = self.first_delivered_at_us.get_or_insert(at),
                 ReceiptKind::Opened => _ = self.first_opened_at_us.get_or_insert(at),
+                ReceiptKind::Dismissed => {}
                 ReceiptKind::InvalidTarget => self.last_error = Some("invalid_target".to_owned()),
             },
         }

@@ -25,12 +25,14 @@ use self::{
 };
 use crate::{
     clock::{Clock, Timestamp},
+    device::PRODUCTION,
     event::FailureClass,
     id::DeliveryId,
     message::{Message, Target},
+    routing::Known,
 };
 
-pub use self::settings::BuildError;
+pub use self::settings::{Breaking, BuildError, Limits, Rate};
 
 /// Every kind of provider there is. A new one is a file beside this one and a line here.
 pub const KINDS: &[Kind] = &[
@@ -81,12 +83,16 @@ struct Parts {
 pub struct Configured {
     /// Who to call.
     pub provider: Arc<dyn Provider>,
+    /// The name of its kind.
+    pub kind: &'static str,
     /// When failed attempts are repeated.
     pub policy: retry::Policy,
     /// Most calls at one time.
     pub concurrency: usize,
     /// A call ends by itself within this.
     pub timeout: Duration,
+    /// What it is spared.
+    pub limits: Limits,
     /// From the claim on, an attempt without an outcome counts as lost after this; longer than `timeout`.
     pub lease: Duration,
 }
@@ -104,18 +110,20 @@ pub fn build(
     clock: Arc<dyn Clock>,
 ) -> Result<Configured, BuildError> {
     let (kind, settings, common) = take_common(name, kind, settings)?;
-    let Common { timeout, lease, concurrency, policy } = common;
+    let Common { timeout, lease, concurrency, policy, limits } = common;
     let parts = Parts { name: name.to_owned(), timeout, concurrency, clock };
     let provider = (kind.build)(parts, settings)?;
-    Ok(Configured { provider, policy, concurrency, timeout, lease })
+    Ok(Configured { provider, kind: kind.name, policy, concurrency, timeout, limits, lease })
 }
 
-/// The lease of a provider that is planned for and not called: as in [`Configured`]. Reads no secret.
+/// What planning knows of a provider, which it does not call. Reads no secret.
 ///
 /// # Errors
 /// As [`build`], as far as it is about the name, the kind, and what every kind has.
-pub fn lease(name: &str, kind: &str, settings: Value) -> Result<Duration, BuildError> {
-    take_common(name, kind, settings).map(|(_, _, common)| common.lease)
+pub fn known(name: &str, kind: &str, settings: Value) -> Result<Known, BuildError> {
+    let environment = settings.get("environment").and_then(Value::as_str).unwrap_or(PRODUCTION).to_owned();
+    let (kind, _, common) = take_common(name, kind, settings)?;
+    Ok(Known { kind: kind.name.to_owned(), environment, lease: common.lease, takes: kind.takes })
 }
 
 /// Takes what every kind has; the rest of the settings is the kind's own.
@@ -335,8 +343,8 @@ mod tests {
         let settings = json!({"url": "https://push.example/", "secrets": secrets, "timeout_ms": 9000});
         let built = build("acme", "http", settings.clone(), Arc::new(SystemClock)).unwrap_err();
         assert_eq!(built.key, "secrets.key");
-        assert!(lease("acme", "http", settings).unwrap() > Duration::from_secs(9));
-        assert_eq!(lease("acme", "smtp", json!({})).unwrap_err().key, "kind");
+        assert!(known("acme", "http", settings).unwrap().lease > Duration::from_secs(9));
+        assert_eq!(known("acme", "smtp", json!({})).unwrap_err().key, "kind");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::{Failure, RetryScope};
 use crate::{
     clock::Timestamp,
     event::{Decision, FailureClass},
@@ -15,6 +16,10 @@ use crate::{
 pub struct Policy {
     /// Waits after the first, second, … attempt; the last one repeats. Never empty.
     pub schedule: Vec<Duration>,
+    /// The same where the provider says that it gets too much; none: as `schedule`. Never empty.
+    pub throttled: Option<Vec<Duration>>,
+    /// The same where the provider itself fails (5xx); none: as `schedule`. Never empty.
+    pub unavailable: Option<Vec<Duration>>,
     /// The most that chance adds to a wait, as a part of it: 0.25 adds up to a quarter.
     pub jitter: f64,
     /// No attempt after this many. Failures of class auth/config do not end a delivery this way.
@@ -29,6 +34,42 @@ pub struct Policy {
     pub auth_config_wait: Duration,
     /// What follows when nobody knows whether the provider took it.
     pub on_unknown: OnUnknown,
+    /// How long it may try before the next provider of a delivery's route is to, where there is one.
+    pub failover_after: Duration,
+}
+
+/// What a failure is to a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cause {
+    /// What kind of failure.
+    pub class: FailureClass,
+    /// The wait the provider asked for.
+    pub retry_after: Option<Duration>,
+    /// What it is about.
+    pub trouble: Trouble,
+}
+
+/// What makes a provider fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trouble {
+    /// This push, or nobody knows.
+    #[default]
+    Other,
+    /// It gets too much of us.
+    Throttled,
+    /// It is not well itself.
+    Unavailable,
+}
+
+impl From<&Failure> for Cause {
+    fn from(failure: &Failure) -> Self {
+        let trouble = match (failure.scope, failure.status) {
+            (RetryScope::Device | RetryScope::Provider, _) => Trouble::Throttled,
+            (RetryScope::Message, Some(500..=599)) => Trouble::Unavailable,
+            (RetryScope::Message, _) => Trouble::Other,
+        };
+        Self { class: failure.class, retry_after: failure.retry_after, trouble }
+    }
 }
 
 /// What follows when nobody knows whether the provider took a push.
@@ -59,6 +100,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             schedule: [10, 30, 60, 300, 900, 1800, 3600].map(Duration::from_secs).to_vec(),
+            throttled: Some([60, 120, 300, 900, 1800, 3600].map(Duration::from_secs).to_vec()),
+            unavailable: None,
             jitter: 0.25,
             max_attempts: 50,
             max_age: Duration::from_hours(24),
@@ -66,18 +109,15 @@ impl Default for Policy {
             retry_after_max: Duration::from_hours(1),
             auth_config_wait: Duration::from_mins(5),
             on_unknown: OnUnknown::Retry,
+            failover_after: Duration::from_mins(10),
         }
     }
 }
 
-/// What follows from a failure: `retry_after` is the wait the provider asked for.
+/// What follows from a failure.
 #[must_use]
-pub fn decide(
-    policy: &Policy,
-    class: FailureClass,
-    retry_after: Option<Duration>,
-    at: &Circumstances,
-) -> Decision {
+pub fn decide(policy: &Policy, cause: Cause, at: &Circumstances) -> Decision {
+    let Cause { class, retry_after, .. } = cause;
     match class {
         FailureClass::Permanent => give_up("permanent failure".into()),
         FailureClass::InvalidTarget => give_up("invalid target".into()),
@@ -92,7 +132,7 @@ pub fn decide(
             give_up(format!("max_attempts {} reached", policy.max_attempts))
         }
         FailureClass::Retry | FailureClass::Unknown => {
-            let (wait, rule) = policy.wait(retry_after, at.attempt);
+            let (wait, rule) = policy.wait(cause, at.attempt);
             let unknown = if class == FailureClass::Unknown { "outcome unknown, " } else { "" };
             retry(policy, wait, format!("{unknown}{rule}"), at)
         }
@@ -102,21 +142,33 @@ pub fn decide(
 /// What follows when an attempt's lease ran out, so that nobody knows what came of it.
 #[must_use]
 pub fn after_lost(policy: &Policy, at: &Circumstances) -> Decision {
-    decide(policy, FailureClass::Unknown, None, at)
+    let (class, retry_after, trouble) = (FailureClass::Unknown, None, Trouble::Other);
+    decide(policy, Cause { class, retry_after, trouble }, at)
 }
 
 impl Policy {
-    fn wait(&self, retry_after: Option<Duration>, attempt: u32) -> (Duration, String) {
-        if let Some(asked) = retry_after {
+    /// How long everything for a provider that gets too much has to wait.
+    #[must_use]
+    pub fn hold(&self, retry_after: Option<Duration>) -> Duration {
+        self.wait(Cause { class: FailureClass::Retry, retry_after, trouble: Trouble::Throttled }, 1).0
+    }
+
+    fn wait(&self, cause: Cause, attempt: u32) -> (Duration, String) {
+        if let Some(asked) = cause.retry_after {
             let wait = self.clamp(asked);
             let clamped =
                 if wait == asked { String::new() } else { format!(", clamped to {}", seconds(wait)) };
             return (wait, format!("retry-after {}{clamped}", seconds(asked)));
         }
-        let last = self.schedule.len().saturating_sub(1);
+        let (schedule, name) = match (cause.trouble, &self.throttled, &self.unavailable) {
+            (Trouble::Throttled, Some(schedule), _) => (schedule, "throttled schedule"),
+            (Trouble::Unavailable, _, Some(schedule)) => (schedule, "unavailable schedule"),
+            _ => (&self.schedule, "schedule"),
+        };
+        let last = schedule.len().saturating_sub(1);
         let step = usize::try_from(attempt.saturating_sub(1)).map_or(last, |it| it.min(last));
-        let wait = self.schedule.get(step).copied().unwrap_or(Duration::ZERO);
-        (wait, format!("schedule step {}: {}", step + 1, seconds(wait)))
+        let wait = schedule.get(step).copied().unwrap_or(Duration::ZERO);
+        (wait, format!("{name} step {}: {}", step + 1, seconds(wait)))
     }
 
     fn clamp(&self, asked: Duration) -> Duration {

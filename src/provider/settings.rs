@@ -40,6 +40,40 @@ pub(crate) struct Common {
     pub(crate) lease: Duration,
     pub(crate) concurrency: usize,
     pub(crate) policy: Policy,
+    pub(crate) limits: Limits,
+}
+
+/// What a provider is spared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Pushes a second, on average; none: as many as there are.
+    pub rate: Option<Rate>,
+    /// When a provider that fails is left alone.
+    pub breaker: Breaking,
+    /// A provider that calls more than this part of its targets invalid is not believed.
+    pub invalid_share: f64,
+}
+
+/// A rate that may be exceeded for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Pushes a second.
+    pub per_s: u32,
+    /// Pushes at once after a silence.
+    pub burst: u32,
+}
+
+/// When a provider's breaker opens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Breaking {
+    /// The part of calls that must fail; more than 1 never opens it.
+    pub share: f64,
+    /// Calls there must be at least.
+    pub calls_min: u32,
+    /// Over how long they are counted.
+    pub window: Duration,
+    /// How long it stays open before one call finds out; doubled each time that call fails.
+    pub open: Duration,
 }
 
 impl Settings {
@@ -190,7 +224,38 @@ impl Common {
             lease: Duration::from_millis(lease_ms),
             concurrency: usize::try_from(concurrency).unwrap_or(1),
             policy: take_policy(settings, plain)?,
+            limits: take_limits(settings)?,
         })
+    }
+}
+
+fn take_limits(settings: &mut Settings) -> Result<Limits, BuildError> {
+    let rate = settings.take_integer("rate_per_s", 0, 0..=1_000_000)?;
+    let burst = settings.take_integer("burst", rate.max(1), 1..=1_000_000)?;
+    let per_s = u32::try_from(rate).unwrap_or(u32::MAX);
+    let rate = (rate > 0).then_some(Rate { per_s, burst: u32::try_from(burst).unwrap_or(u32::MAX) });
+    let invalid_share = take_share(settings, "invalid_targets_max", 0.5)?;
+    let mut breaker =
+        Breaking { share: 0.7, calls_min: 10, window: Duration::from_mins(5), open: Duration::from_secs(30) };
+    if let Some(mut table) = settings.take_table("breaker")? {
+        breaker.share = take_share(&mut table, "share", breaker.share)?;
+        let calls_min = table.take_integer("calls_min", breaker.calls_min.into(), 1..=1_000_000)?;
+        breaker.calls_min = u32::try_from(calls_min).unwrap_or(breaker.calls_min);
+        breaker.window = table.take_seconds("window_s", breaker.window)?;
+        breaker.open = table.take_seconds("open_s", breaker.open)?;
+        table.finish()?;
+    }
+    Ok(Limits { rate, breaker, invalid_share })
+}
+
+/// Takes a part of a whole; more than 1 is never reached.
+fn take_share(table: &mut Settings, key: &'static str, default: f64) -> Result<f64, BuildError> {
+    let expected = "a number above 0 and up to 1, or 2 for never";
+    match table.take::<f64>(key, expected)? {
+        Some(value) if !(value > 0.0 && value <= 2.0) => {
+            Err(table.error(key, format!("is {value}"), format!("make it {expected}")))
+        }
+        value => Ok(value.unwrap_or(default)),
     }
 }
 
@@ -207,10 +272,18 @@ fn take_policy(settings: &mut Settings, plain: Policy) -> Result<Policy, BuildEr
             ));
         }
     };
-    let plain = Policy { on_unknown, ..plain };
+    let failover_after = settings.take_seconds("failover_after_s", plain.failover_after)?;
+    let plain = Policy { on_unknown, failover_after, ..plain };
     let Some(mut table) = settings.take_table("retry")? else { return Ok(plain) };
+    let schedule = take_schedule(&mut table, "schedule_s")?;
+    // Whoever writes a schedule of their own means it for every failure that has none of its own.
+    let or_plain = |own: Option<Vec<Duration>>, plain: &Option<Vec<Duration>>| {
+        own.or_else(|| plain.clone().filter(|_| schedule.is_none()))
+    };
     let policy = Policy {
-        schedule: take_schedule(&mut table)?.unwrap_or_else(|| plain.schedule.clone()),
+        throttled: or_plain(take_schedule(&mut table, "throttled_schedule_s")?, &plain.throttled),
+        unavailable: or_plain(take_schedule(&mut table, "unavailable_schedule_s")?, &plain.unavailable),
+        schedule: schedule.clone().unwrap_or_else(|| plain.schedule.clone()),
         jitter: take_jitter(&mut table)?.unwrap_or(plain.jitter),
         max_attempts: u32::try_from(table.take_integer(
             "max_attempts",
@@ -223,6 +296,7 @@ fn take_policy(settings: &mut Settings, plain: Policy) -> Result<Policy, BuildEr
         retry_after_max: table.take_seconds("retry_after_max_s", plain.retry_after_max)?,
         auth_config_wait: table.take_seconds("auth_config_wait_s", plain.auth_config_wait)?,
         on_unknown,
+        failover_after,
     };
     if policy.retry_after_min > policy.retry_after_max {
         let problem = "is more than retry_after_max_s";
@@ -234,14 +308,14 @@ fn take_policy(settings: &mut Settings, plain: Policy) -> Result<Policy, BuildEr
 
 const ON_UNKNOWN: &str = "\"retry\" or \"give_up\"";
 
-fn take_schedule(table: &mut Settings) -> Result<Option<Vec<Duration>>, BuildError> {
+fn take_schedule(table: &mut Settings, key: &'static str) -> Result<Option<Vec<Duration>>, BuildError> {
     let expected = "a list of 1 to 100 waits in seconds, such as [10, 30, 60]";
-    let Some(waits) = table.take::<Vec<f64>>("schedule_s", expected)? else { return Ok(None) };
+    let Some(waits) = table.take::<Vec<f64>>(key, expected)? else { return Ok(None) };
     if waits.is_empty() || waits.len() > 100 {
         let problem = format!("has {} entries", waits.len());
-        return Err(table.error("schedule_s", problem, format!("make it {expected}")));
+        return Err(table.error(key, problem, format!("make it {expected}")));
     }
-    waits.into_iter().map(|it| table.seconds("schedule_s", it)).collect::<Result<_, _>>().map(Some)
+    waits.into_iter().map(|it| table.seconds(key, it)).collect::<Result<_, _>>().map(Some)
 }
 
 fn take_jitter(table: &mut Settings) -> Result<Option<f64>, BuildError> {

@@ -3,9 +3,12 @@
 //! The answers are hints. The projection may lag behind the log; whether a delivery is really waiting
 //! is decided under the shard's lock when it is claimed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use sea_query::{CaseStatement, Expr, ExprTrait, Func, Order, Query};
+use sea_query::{CaseStatement, Cond, Expr, ExprTrait, Func, Order, Query};
 use sqlx::FromRow;
 
 use super::{
@@ -22,6 +25,8 @@ use crate::{
 
 /// Deliveries that are counted at the most, so that a large backlog does not make counting dear.
 const COUNTED_MAX: u64 = 100_000;
+/// Collapse keys in one question at the most.
+const KEYS_MAX: usize = 50;
 
 /// What is looked for: deliveries in one status that wait for one provider, or for none yet.
 ///
@@ -33,6 +38,8 @@ pub struct Waiting<'a> {
     pub status: DeliveryStatus,
     /// The provider; none while unplanned.
     pub provider: Option<&'a str>,
+    /// Only what another provider could take.
+    pub routed: bool,
 }
 
 /// A delivery that is due.
@@ -52,8 +59,20 @@ pub struct Due {
     pub due_at: Timestamp,
     /// Not to be sent after.
     pub expires_at: Option<Timestamp>,
-    /// When it was planned; when the message was received while unplanned.
-    pub planned_at: Timestamp,
+    /// From when on its age counts.
+    pub first_due_at: Timestamp,
+    /// Whether another provider could take it.
+    pub has_next: bool,
+    /// Who it is for.
+    pub recipient_id: String,
+    /// Of pushes with the same key only the newest is sent.
+    pub collapse_key: Option<String>,
+    /// What to ask the provider with while it is pending.
+    pub ticket: Option<String>,
+    /// Since when it is pending.
+    pub pending_since: Option<Timestamp>,
+    /// Where `message.received` stands in the shard.
+    pub received: i64,
     /// The last event in the shard that the row knows of.
     pub position: i64,
 }
@@ -79,8 +98,22 @@ struct DueRow {
     attempts: i64,
     due_at_us: i64,
     expires_at_us: Option<i64>,
-    created_at_us: i64,
+    first_due_at_us: i64,
+    recipient_id: String,
+    provider: Option<String>,
+    route: Option<String>,
+    collapse_key: Option<String>,
+    provider_message_id: Option<String>,
+    pending_since_us: Option<i64>,
+    position: i64,
     last_position: i64,
+}
+
+#[derive(FromRow)]
+struct NewestRow {
+    recipient_id: String,
+    collapse_key: Option<String>,
+    newest: i64,
 }
 
 #[derive(FromRow)]
@@ -113,7 +146,8 @@ impl Store {
         let mut statement = Query::select();
         statement
             .columns(["message_id", "delivery_id", "shard", "target_kind", "target", "attempts"])
-            .columns(["due_at_us", "expires_at_us", "created_at_us", "last_position"])
+            .columns(["due_at_us", "expires_at_us", "first_due_at_us", "recipient_id", "provider", "route"])
+            .columns(["collapse_key", "provider_message_id", "pending_since_us", "position", "last_position"])
             .from("push_deliveries")
             .and_where(Expr::col("status").eq(waiting.status.as_str()))
             .and_where(match waiting.provider {
@@ -125,6 +159,9 @@ impl Store {
             .order_by("message_id", Order::Asc)
             .order_by("delivery_id", Order::Asc)
             .limit(limit);
+        if waiting.routed {
+            statement.and_where(Expr::col("route").is_not_null());
+        }
         if let Some(after) = after {
             let (due_at, message) = (after.due_at.as_micros(), after.message_id.as_str());
             let later = Expr::col("due_at_us").gt(due_at).or(Expr::col("message_id").gt(message)).or(
@@ -145,7 +182,12 @@ impl Store {
         now: Timestamp,
         overdue_since: Timestamp,
     ) -> Result<Vec<DueCount>, StoreError> {
-        let open = [DeliveryStatus::Unplanned, DeliveryStatus::Scheduled, DeliveryStatus::Attempting];
+        let open = [
+            DeliveryStatus::Unplanned,
+            DeliveryStatus::Scheduled,
+            DeliveryStatus::Retrying,
+            DeliveryStatus::Attempting,
+        ];
         let due = Query::select()
             .columns(["provider", "due_at_us"])
             .from("push_deliveries")
@@ -169,6 +211,35 @@ impl Store {
             overdue: row.overdue.unsigned_abs(),
         };
         Ok(rows.into_iter().map(count).collect())
+    }
+
+    /// Which of these are not the newest push to their recipient under their collapse key.
+    ///
+    /// Rides on `push_deliveries_collapse` (recipient, key, position).
+    pub async fn superseded(&self, due: &[Due]) -> Result<HashSet<DeliveryId>, StoreError> {
+        let keyed: Vec<_> = due.iter().filter(|it| it.collapse_key.is_some()).collect();
+        let mut superseded = HashSet::new();
+        for part in keyed.chunks(KEYS_MAX) {
+            let own = |it: &&Due| {
+                let recipient = Expr::col("recipient_id").eq(it.recipient_id.as_str());
+                recipient.and(Expr::col("collapse_key").eq(it.collapse_key.clone()))
+            };
+            let statement = Query::select()
+                .columns(["recipient_id", "collapse_key"])
+                .expr_as(Expr::col("position").max(), "newest")
+                .from("push_deliveries")
+                .cond_where(part.iter().fold(Cond::any(), |any, it| any.add(own(it))))
+                .group_by_columns(["recipient_id", "collapse_key"])
+                .to_owned();
+            let rows: Vec<NewestRow> = self.db.all(&statement).await?;
+            let newest: HashMap<_, _> =
+                rows.iter().map(|it| ((&it.recipient_id, it.collapse_key.as_ref()), it.newest)).collect();
+            let is_older = |it: &&&Due| {
+                newest.get(&(&it.recipient_id, it.collapse_key.as_ref())).is_some_and(|at| *at > it.received)
+            };
+            superseded.extend(part.iter().filter(is_older).map(|it| it.delivery_id));
+        }
+        Ok(superseded)
     }
 
     /// The messages of these ids as they were received.
@@ -196,6 +267,12 @@ impl Store {
     }
 }
 
+/// Whether somebody stands behind the provider in the route; as in [`crate::stream`].
+fn has_next(provider: Option<&str>, route: Option<&str>) -> bool {
+    let mut route = route.unwrap_or_default().split(',');
+    route.any(|it| Some(it) == provider) && route.next().is_some()
+}
+
 impl DueRow {
     fn read(self) -> Result<Due, StoreError> {
         let message_id = message_id(self.message_id)?;
@@ -214,13 +291,19 @@ impl DueRow {
             attempts: u32::try_from(self.attempts).unwrap_or(0),
             due_at: Timestamp::from_micros(self.due_at_us),
             expires_at: self.expires_at_us.map(Timestamp::from_micros),
-            planned_at: Timestamp::from_micros(self.created_at_us),
+            first_due_at: Timestamp::from_micros(self.first_due_at_us),
+            has_next: has_next(self.provider.as_deref(), self.route.as_deref()),
+            recipient_id: self.recipient_id,
+            collapse_key: self.collapse_key,
+            ticket: self.provider_message_id,
+            pending_since: self.pending_since_us.map(Timestamp::from_micros),
+            received: self.position,
             position: self.last_position,
         })
     }
 }
 
-fn target(kind: &str, value: String) -> Option<Target> {
+pub(super) fn target(kind: &str, value: String) -> Option<Target> {
     match kind {
         "token" => Some(Target::Token(value)),
         "topic" => Some(Target::Topic(value)),

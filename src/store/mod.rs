@@ -5,8 +5,10 @@
 
 mod baseline;
 mod bulk;
+mod controls;
 mod db;
 mod deliveries;
+mod devices;
 mod error;
 mod evidence;
 pub mod inbox;
@@ -32,8 +34,10 @@ use crate::{
 };
 
 pub use baseline::{Baseline, Engine, EventRows};
+pub use controls::{Control, PauseCause};
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};
 pub use deliveries::{Due, DueCount, Waiting};
+pub use devices::DEVICES_MAX;
 pub use error::StoreError;
 pub use evidence::{Evidence, Reach};
 pub use log::{Applied, Entry};

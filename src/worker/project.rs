@@ -182,8 +182,8 @@ mod tests {
             head: Position(10),
             parked: None,
         };
-        let version = projection::by_name("inbox").unwrap().version();
-        let states = [state("inbox", version), state("messages", version + 1)];
+        let version = |name| projection::by_name(name).unwrap().version();
+        let states = [state("inbox", version("inbox")), state("messages", version("messages") + 1)];
         let checkpoints = [
             place("inbox", Slot::A, 0, 10),
             place("inbox", Slot::A, 1, 9),

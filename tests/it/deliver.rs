@@ -1,7 +1,7 @@
 //! Delivering on every database, through the real HTTP provider to a real push endpoint.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +10,10 @@ use notification_ledger::{
     clock::{Clock, SystemClock, Timestamp},
     event::{Decision, Event},
     id::{DeliveryId, MessageId},
-    ledger::{Ledger, LedgerOptions, dispatch::Dispatch},
+    ledger::{
+        Ledger, LedgerOptions,
+        dispatch::{Dispatch, Takes},
+    },
     projection::{ALL, deliveries::DeliveryStatus},
     provider::{self, Configured},
     routing::Routing,
@@ -47,9 +50,9 @@ struct Process {
 fn process(store: &Store, clock: Arc<dyn Clock>, name: &str, settings: Value, rides: bool) -> Process {
     let push = provider::build("push", "http", settings, Arc::clone(&clock)).unwrap();
     let Configured { lease, concurrency, .. } = push;
-    let (dispatch, dispatched) = Dispatch::new(name, concurrency, [("push".to_owned(), concurrency)]);
-    let leases = BTreeMap::from([("push".to_owned(), lease)]);
-    let routing = Routing { default_provider: Some("push".to_owned()), leases };
+    let (dispatch, dispatched) =
+        Dispatch::new(name, concurrency, [("push".to_owned(), Takes { calls: concurrency, rate: None })]);
+    let routing = Routing::universal([("push".to_owned(), lease)]);
     let options = LedgerOptions { batch_max: 500, routing, dispatch: rides.then_some(dispatch) };
     let (ledger, appenders) = Ledger::new(store.clone(), clock, options);
     let options = DeliverOptions { batch_max: 20, poll: Duration::from_millis(100) };
@@ -244,7 +247,7 @@ for_each_database! {
             receipt.unwrap();
         }
         project(&store).await;
-        let waiting = Waiting { status: DeliveryStatus::Scheduled, provider: Some("push") };
+        let waiting = Waiting { status: DeliveryStatus::Scheduled, routed: false, provider: Some("push") };
         let (mut found, mut after): (Vec<Due>, Option<Due>) = (Vec::new(), None);
         for expected in [10, 10, 5, 0] {
             let page = store.due(waiting, clock.now(), after.as_ref(), 10).await.unwrap();
@@ -254,9 +257,9 @@ for_each_database! {
         }
         let expected: Vec<_> = (10..35).map(|at| format!("m-{at}")).collect();
         assert_eq!(due_ids(&found), expected);
-        assert!(found.iter().all(|it| it.target.is_some() && it.attempts == 0 && it.planned_at == clock.now()));
+        assert!(found.iter().all(|it| it.target.is_some() && it.attempts == 0 && it.first_due_at == clock.now()));
 
-        let unplanned = Waiting { status: DeliveryStatus::Unplanned, provider: None };
+        let unplanned = Waiting { status: DeliveryStatus::Unplanned, routed: false, provider: None };
         assert_eq!(due_ids(&store.due(unplanned, clock.now(), None, 10).await.unwrap()), ["m-90"]);
         let received = store.received(&[&found[0].message_id, &found[1].message_id]).await.unwrap();
         assert_eq!(received[&found[1].message_id].title, "title of m-11");

@@ -25,6 +25,7 @@ fn entry(id: &str, recipient: &str, title: &str) -> Entry {
         message: parsed.message.into(),
         content_hash: parsed.content_hash,
         plan: Vec::new(),
+        is_nowhere: false,
         claim: None,
     };
     Entry {
@@ -85,7 +86,7 @@ for_each_database! {
             "deliverAt": "2026-11-22T09:00:00.123456Z", "future": {"kept": true}});
         let parsed = parse(&body("m:1._-", "사용자 🙂", fields), Outside::default()).unwrap();
         let message = parsed.message.clone();
-        let arrival = Receive { message: parsed.message.into(), content_hash: parsed.content_hash, plan: vec![], claim: None };
+        let arrival = Receive { message: parsed.message.into(), content_hash: parsed.content_hash, plan: vec![], is_nowhere: false, claim: None };
         let entry = Entry { command: Command::Receive(Box::new(arrival)), ..entry("m:1._-", "u", "t") };
         store.append(Shard(0), &[entry], now()).await.unwrap();
         let events = store.events_after(Shard(0), Position(0), 10).await.unwrap();

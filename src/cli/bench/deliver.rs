@@ -31,7 +31,11 @@ use super::{
     sink::Sink,
     stage::Stage,
 };
-use crate::{config::Role, id::MessageId, routing::Routing};
+use crate::{
+    config::Role,
+    id::MessageId,
+    routing::{Plan, Routing},
+};
 
 /// How often to look how far the deliveries are.
 const LOOK: Duration = Duration::from_millis(10);
@@ -115,11 +119,13 @@ impl Options {
 
     /// Makes deliveries due and lets the service make them; how many in a second.
     async fn deliver(&self, stage: &Stage, load: &mut Load, sink: &Sink) -> anyhow::Result<f64> {
-        let leases = [(PROVIDER.to_owned(), LEASE)].into();
-        let routing = Routing { default_provider: Some(PROVIDER.to_owned()), leases };
+        let routing = Routing::universal([(PROVIDER.to_owned(), LEASE)]);
         for segment in load::segments(self.messages) {
             let now = stage.clock.now();
-            let plan = |it: &crate::message::Parsed| routing.plan(&it.message, now);
+            let plan = |it: &crate::message::Parsed| match routing.plan(&it.message, &[], now) {
+                Plan::Deliveries(deliveries) => deliveries,
+                Plan::Nothing | Plan::Waits | Plan::Nowhere => Vec::new(),
+            };
             load::append(stage, load.batches_planned(&stage.store, segment, plan)?).await?;
         }
         catch_up(stage).await?;

@@ -215,6 +215,7 @@ fn entry(parsed: Parsed, plan: Vec<PlannedDelivery>, now: Timestamp) -> Entry {
             message: Arc::new(message),
             content_hash,
             plan,
+            is_nowhere: false,
             claim: None,
         })),
         metadata: Metadata { ingress: Some(INGRESS.to_owned()), ..Metadata::default() },

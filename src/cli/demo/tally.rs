@@ -90,6 +90,8 @@ impl Tally {
             | Event::InboxArchived
             | Event::InboxUnarchived
             | Event::InboxDeleted
+            | Event::PushAttemptPending(_)
+            | Event::PushRescheduled(_)
             | Event::PushReceipt(_)
             | Event::MessageErased(_) => {}
         }
@@ -178,6 +180,8 @@ mod tests {
             delivery_id: delivery(id),
             target: Target::Token("t".into()),
             provider: "acme".into(),
+            fallbacks: Vec::new(),
+            device_id: None,
             due_at: Timestamp::default(),
             expires_at: None,
         };

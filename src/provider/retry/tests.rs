@@ -14,6 +14,57 @@ fn attempt(number: u32) -> Circumstances {
     Circumstances { attempt: number, now: T0, first_due: T0, expires_at: None, jitter: 0.0 }
 }
 
+fn cause(class: FailureClass, retry_after: Option<Duration>) -> Cause {
+    Cause { class, retry_after, trouble: Trouble::Other }
+}
+
+#[test]
+fn each_sort_of_trouble_has_its_schedule() {
+    let seconds = |it: &[u64]| it.iter().copied().map(Duration::from_secs).collect::<Vec<_>>();
+    let (own, plain) = (
+        Policy {
+            unavailable: Some(seconds(&[900])),
+            throttled: Some(seconds(&[60, 120])),
+            ..Policy::default()
+        },
+        Policy { unavailable: None, throttled: None, ..Policy::default() },
+    );
+    let failed = |status, scope| Failure { status, scope, ..Failure::new(Retry, "it") };
+    for (failure, attempts, with_own, with_plain) in [
+        (
+            failed(Some(429), RetryScope::Provider),
+            1,
+            "throttled schedule step 1: 60 s",
+            "schedule step 1: 10 s",
+        ),
+        (
+            failed(Some(429), RetryScope::Device),
+            2,
+            "throttled schedule step 2: 120 s",
+            "schedule step 2: 30 s",
+        ),
+        (
+            failed(Some(503), RetryScope::Message),
+            2,
+            "unavailable schedule step 1: 900 s",
+            "schedule step 2: 30 s",
+        ),
+        (failed(Some(408), RetryScope::Message), 1, "schedule step 1: 10 s", "schedule step 1: 10 s"),
+        (failed(None, RetryScope::Message), 1, "schedule step 1: 10 s", "schedule step 1: 10 s"),
+    ] {
+        for (policy, expected) in [(&own, with_own), (&plain, with_plain)] {
+            let Decision::RetryAt { policy: rule, .. } =
+                decide(policy, Cause::from(&failure), &attempt(attempts))
+            else {
+                panic!("{failure:?}")
+            };
+            assert_eq!(rule, expected, "{failure:?}");
+        }
+    }
+    assert_eq!(own.hold(None), Duration::from_secs(60));
+    assert_eq!(own.hold(Some(Duration::from_secs(7200))), Duration::from_secs(3600), "clamped");
+}
+
 fn retry_at(seconds: u64, policy: &str) -> Decision {
     Decision::RetryAt { at: after(seconds), policy: policy.into() }
 }
@@ -51,7 +102,7 @@ fn every_class_and_every_step_has_its_rule() {
     ];
     for (policy, class, retry_after, number, expected) in cases {
         assert_eq!(
-            decide(policy, class, retry_after, &attempt(number)),
+            decide(policy, cause(class, retry_after), &attempt(number)),
             expected,
             "{class:?} after attempt {number}, retry-after {retry_after:?}"
         );
@@ -64,7 +115,7 @@ fn every_class_and_every_step_has_its_rule() {
 fn no_attempt_is_planned_after_the_expiry_or_the_greatest_age() {
     let policy = Policy { max_age: Duration::from_secs(100), ..Policy::default() };
     let expiring = |at| Circumstances { expires_at: Some(after(at)), ..attempt(2) };
-    let decide = |at: &Circumstances| decide(&policy, FailureClass::Retry, None, at);
+    let decide = |at: &Circumstances| decide(&policy, cause(Retry, None), at);
     assert_eq!(decide(&expiring(30)), retry_at(30, "schedule step 2: 30 s"), "the last moment counts");
     let Decision::GiveUp { policy: why } = decide(&expiring(29)) else { panic!("must give up") };
     assert!(why.starts_with("expires at 2027-"), "{why}");
@@ -82,7 +133,7 @@ fn chance_adds_up_to_its_part_and_stops_at_the_expiry() {
     let policy = Policy::default();
     let thrown = |jitter, expires_at| {
         let at = Circumstances { expires_at, jitter, ..attempt(2) };
-        match decide(&policy, FailureClass::Retry, None, &at) {
+        match decide(&policy, cause(Retry, None), &at) {
             Decision::RetryAt { at, .. } => at.since(T0).as_secs_f64(),
             Decision::GiveUp { policy } => panic!("{policy}"),
         }
@@ -112,8 +163,8 @@ proptest! {
         let policy = Policy::default();
         let at = Circumstances { now: after(waited), expires_at: expiry.map(after), ..attempt(number) };
         let asked = asked.map(Duration::from_secs);
-        let calm = decide(&policy, FailureClass::Retry, asked, &at);
-        let shaken = decide(&policy, FailureClass::Retry, asked, &Circumstances { jitter, ..at });
+        let calm = decide(&policy, cause(Retry, asked), &at);
+        let shaken = decide(&policy, cause(Retry, asked), &Circumstances { jitter, ..at });
         match (calm, shaken) {
             (Decision::GiveUp { policy: a }, Decision::GiveUp { policy: b }) => prop_assert_eq!(a, b),
             (Decision::RetryAt { at: a, .. }, Decision::RetryAt { at: b, .. }) => {

@@ -13,6 +13,11 @@ fn common(settings: Value) -> Result<Common, String> {
     read(settings).map_err(|error: BuildError| error.to_string())
 }
 
+fn limits() -> Limits {
+    let (window, open) = (Duration::from_mins(5), Duration::from_secs(30));
+    Limits { rate: None, breaker: Breaking { share: 0.7, calls_min: 10, window, open }, invalid_share: 0.5 }
+}
+
 #[test]
 fn without_a_word_the_documented_defaults_hold() {
     let expected = Common {
@@ -20,6 +25,7 @@ fn without_a_word_the_documented_defaults_hold() {
         lease: Duration::from_secs(30),
         concurrency: 64,
         policy: Policy::default(),
+        limits: limits(),
     };
     assert_eq!(common(json!({})), Ok(expected));
 }
@@ -28,8 +34,10 @@ fn without_a_word_the_documented_defaults_hold() {
 fn every_common_key_is_read() {
     let settings = json!({
         "timeout_ms": 2_000, "lease_ms": 5_000, "concurrency": 8, "on_unknown": "give_up",
+        "failover_after_s": 90, "rate_per_s": 100, "burst": 20, "invalid_targets_max": 0.9,
+        "breaker": {"share": 0.5, "calls_min": 4, "window_s": 60, "open_s": 5},
         "retry": {
-            "schedule_s": [0.5, 2], "jitter": 0, "max_attempts": 3, "max_age_s": 60,
+            "schedule_s": [0.5, 2], "throttled_schedule_s": [60], "jitter": 0, "max_attempts": 3, "max_age_s": 60,
             "retry_after_min_s": 1, "retry_after_max_s": 30, "auth_config_wait_s": 20,
         },
     });
@@ -46,6 +54,19 @@ fn every_common_key_is_read() {
             retry_after_max: Duration::from_secs(30),
             auth_config_wait: Duration::from_secs(20),
             on_unknown: OnUnknown::GiveUp,
+            throttled: Some(vec![Duration::from_mins(1)]),
+            unavailable: None,
+            failover_after: Duration::from_secs(90),
+        },
+        limits: Limits {
+            rate: Some(Rate { per_s: 100, burst: 20 }),
+            breaker: Breaking {
+                share: 0.5,
+                calls_min: 4,
+                window: Duration::from_mins(1),
+                open: Duration::from_secs(5),
+            },
+            invalid_share: 0.9,
         },
     };
     assert_eq!(common(settings), Ok(expected));
@@ -58,7 +79,8 @@ fn an_error_names_provider_key_problem_and_remedy() {
         (
             json!({"tiemout_ms": 1}),
             "provider \"acme\": tiemout_ms is not a known key; use one of: timeout_ms, lease_ms, \
-             concurrency, on_unknown, retry",
+             concurrency, on_unknown, failover_after_s, \
+             retry, rate_per_s, burst, invalid_targets_max, breaker",
         ),
         (
             json!({"timeout_ms": 0}),
@@ -99,8 +121,8 @@ fn an_error_names_provider_key_problem_and_remedy() {
         ),
         (
             json!({"retry": {"max": 1}}),
-            "provider \"acme\": retry.max is not a known key; use one of: schedule_s, jitter, \
-             max_attempts, max_age_s, retry_after_min_s, retry_after_max_s, auth_config_wait_s",
+            "provider \"acme\": retry.max is not a known key; use one of: schedule_s, \
+             throttled_schedule_s, unavailable_schedule_s, jitter, max_attempts, max_age_s, retry_after_min_s, retry_after_max_s, auth_config_wait_s",
         ),
     ];
     for (settings, expected) in cases {

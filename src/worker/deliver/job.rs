@@ -2,27 +2,34 @@
 //!
 //! Each is a task of its own that ends in a [`Done`]; none decides what comes next.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::Backoff;
+use super::{super::Backoff, receipt};
 use crate::{
     clock::Timestamp,
-    event::{FailureClass, Metadata},
-    id::{DeliveryId, MessageId, Shard},
+    device::{Device, Obituary},
+    event::{FailureClass, Metadata, SuppressReason},
+    id::{DeliveryId, MessageId, RecipientId, Shard},
     ledger::{
         Ledger, LedgerError,
         dispatch::{Places, Started},
     },
-    message::Message,
+    message::{Message, Target},
     projection::deliveries::DeliveryStatus,
     provider::{
-        Configured, Failure, Outcome, Push,
+        Configured, Failure, Outcome, Push, Said,
         retry::{Circumstances, after_lost},
     },
-    store::{Applied, Due, DueCount, Entry, StoreError, Waiting},
+    routing::Plan,
+    store::{Applied, Control, Due, DueCount, Entry, StoreError, Waiting},
     stream::{Claim, Command},
 };
 
@@ -44,7 +51,11 @@ pub(super) struct Hands {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Search {
     Scheduled(usize),
+    Retrying(usize),
     Expired(usize),
+    Pending(usize),
+    /// What another provider could take while this one is shut.
+    Stranded(usize),
     Unplanned,
 }
 
@@ -53,6 +64,7 @@ pub(super) enum Search {
 pub(super) enum Deed {
     Claim(usize),
     Lose(usize),
+    FailOver,
     Plan,
 }
 
@@ -62,11 +74,31 @@ pub(super) type Answer = (Due, Result<Option<Applied>, LedgerError>);
 /// A job that has ended.
 #[derive(Debug)]
 pub(super) enum Done {
-    Looked { search: Search, limit: usize, page: Result<Vec<Due>, StoreError> },
-    Did { deed: Deed, answers: Vec<Answer> },
-    Called(Box<Called>),
+    Looked {
+        search: Search,
+        limit: usize,
+        page: Result<Vec<Due>, StoreError>,
+    },
+    Did {
+        deed: Deed,
+        answers: Vec<Answer>,
+    },
+    Called(Vec<Called>),
+    /// The provider was asked what became of pushes; these have a word now.
+    Asked {
+        lane: usize,
+        answers: Result<Vec<Called>, Failure>,
+        asked: Vec<DeliveryId>,
+    },
     Recorded(Vec<(DeliveryId, Option<Applied>)>),
     Counted(Result<Vec<DueCount>, StoreError>),
+    /// What holds for all processes.
+    Controlled(Result<Vec<Control>, StoreError>),
+    /// Something was written beside the log, or could not be.
+    Noted {
+        doing: &'static str,
+        result: Result<u64, StoreError>,
+    },
 }
 
 /// A call that has ended.
@@ -76,6 +108,9 @@ pub(super) struct Called {
     pub(super) message_id: MessageId,
     pub(super) shard: Shard,
     pub(super) delivery_id: DeliveryId,
+    pub(super) target: Target,
+    /// When the call began.
+    pub(super) began: Timestamp,
     pub(super) outcome: Outcome,
     /// How long it took; none if it was not made.
     pub(super) took: Option<Duration>,
@@ -92,13 +127,50 @@ impl Hands {
         limit: usize,
     ) -> Done {
         let status = match search {
-            Search::Scheduled(_) => DeliveryStatus::Scheduled,
+            Search::Scheduled(_) | Search::Stranded(_) => DeliveryStatus::Scheduled,
+            Search::Retrying(_) => DeliveryStatus::Retrying,
             Search::Expired(_) => DeliveryStatus::Attempting,
+            Search::Pending(_) => DeliveryStatus::Pending,
             Search::Unplanned => DeliveryStatus::Unplanned,
         };
-        let (waiting, now) = (Waiting { status, provider: provider.as_deref() }, self.ledger.now());
-        let page = self.ledger.store().due(waiting, now, after.as_ref(), limit as u64).await;
+        let routed = matches!(search, Search::Stranded(_));
+        let (waiting, now) = (Waiting { status, provider: provider.as_deref(), routed }, self.ledger.now());
+        let store = self.ledger.store();
+        let mut page = store.due(waiting, now, after.as_ref(), limit as u64).await;
+        if let (Search::Stranded(_), Ok(found)) = (search, &mut page)
+            && found.len() < limit
+        {
+            // Those that have been tried are in another range; they follow in the same page.
+            let retrying = Waiting { status: DeliveryStatus::Retrying, ..waiting };
+            match store.due(retrying, now, None, (limit - found.len()) as u64).await {
+                Ok(more) => found.extend(more),
+                Err(error) => page = Err(error),
+            }
+        }
         Done::Looked { search, limit, page }
+    }
+
+    /// Reads what holds for all processes.
+    pub(super) async fn controls(self) -> Done {
+        Done::Controlled(self.ledger.store().controls().await)
+    }
+
+    /// Pauses or resumes a provider for all processes.
+    pub(super) async fn control(self, control: Control) -> Done {
+        let result = self.ledger.store().control(&control).await.map(u64::from);
+        Done::Noted { doing: "pausing or resuming a provider", result }
+    }
+
+    /// Puts down devices as dead.
+    pub(super) async fn bury(self, dead: Vec<Obituary>) -> Done {
+        let result = self.ledger.store().bury_devices(&dead, self.ledger.now()).await;
+        Done::Noted { doing: "putting down dead devices", result }
+    }
+
+    /// Takes back what a provider said of devices.
+    pub(super) async fn unbury(self, provider: String, since: Timestamp) -> Done {
+        let result = self.ledger.store().unbury_devices(&provider, since).await;
+        Done::Noted { doing: "taking back the deaths of devices", result }
     }
 
     /// Counts what is due, and what has been for longer than `bound`.
@@ -109,12 +181,24 @@ impl Hands {
         Done::Counted(self.ledger.store().count_due(now, overdue_since).await)
     }
 
-    /// Starts the next attempt of each.
+    /// Starts the next attempt of each; of those with one collapse key only the newest is sent.
     pub(super) async fn claim(self, lane: usize, lease: Duration, due: Vec<Due>) -> Done {
+        let superseded = match self.ledger.store().superseded(&due).await {
+            Ok(superseded) => superseded,
+            Err(error) => {
+                let error = LedgerError::from(error);
+                let answers = due.into_iter().map(|due| (due, Err(error.clone()))).collect();
+                return Done::Did { deed: Deed::Claim(lane), answers };
+            }
+        };
         let lease_until = self.ledger.now().plus(lease);
         let command = |due: &Due| {
+            let delivery_id = due.delivery_id;
+            if superseded.contains(&delivery_id) {
+                return Some(Command::Suppress { delivery_id, reason: SuppressReason::Superseded });
+            }
             let claim = Claim { worker: self.worker.to_string(), lease_until };
-            Some(Command::StartAttempt { delivery_id: due.delivery_id, claim })
+            Some(Command::StartAttempt { delivery_id, claim })
         };
         let answers = self.apply(due, command).await;
         Done::Did { deed: Deed::Claim(lane), answers }
@@ -123,44 +207,70 @@ impl Hands {
     /// Ends attempts whose lease has run out.
     pub(super) async fn lose(self, lane: usize, configured: Configured, due: Vec<Due>) -> Done {
         let now = self.ledger.now();
-        let lose = |due: &Due, message: &Message| {
+        let failover_after = configured.policy.failover_after;
+        let lose = |due: &Due| {
             let at = Circumstances {
                 attempt: due.attempts,
                 now,
-                first_due: first_due(due, message),
+                first_due: due.first_due_at,
                 expires_at: due.expires_at,
                 jitter: fastrand::f64(),
             };
             let decision = after_lost(&configured.policy, &at);
-            Some(Command::LoseAttempt { delivery_id: due.delivery_id, attempt: due.attempts, decision })
+            let (delivery_id, attempt) = (due.delivery_id, due.attempts);
+            Some(Command::LoseAttempt { delivery_id, attempt, decision, failover_after })
         };
-        Done::Did { deed: Deed::Lose(lane), answers: self.apply_by_message(due, lose).await }
+        Done::Did { deed: Deed::Lose(lane), answers: self.apply(due, lose).await }
+    }
+
+    /// Gives deliveries to the next provider of their routes.
+    pub(super) async fn fail_over(self, from: String, reason: String, due: Vec<Due>) -> Done {
+        let command = |due: &Due| {
+            let (from, reason) = (from.clone(), reason.clone());
+            Some(Command::FailOver { delivery_id: due.delivery_id, from, reason })
+        };
+        Done::Did { deed: Deed::FailOver, answers: self.apply(due, command).await }
     }
 
     /// Plans what a configured provider would take by now, and ends what has expired without a plan.
     pub(super) async fn plan(self, due: Vec<Due>) -> Done {
-        let now = self.ledger.now();
-        let plan = |due: &Due, message: &Message| {
-            let deliveries = self.ledger.routing().plan(message, now);
-            let expired = due.expires_at.is_some_and(|end| end <= now);
-            (expired || !deliveries.is_empty()).then_some(Command::Plan { deliveries })
-        };
-        Done::Did { deed: Deed::Plan, answers: self.apply_by_message(due, plan).await }
-    }
-
-    async fn apply_by_message(
-        &self,
-        due: Vec<Due>,
-        command: impl Fn(&Due, &Message) -> Option<Command>,
-    ) -> Vec<Answer> {
-        let ids: Vec<_> = due.iter().map(|it| &it.message_id).collect();
-        match self.ledger.store().received(&ids).await {
-            Ok(messages) => self.apply(due, |due| command(due, messages.get(&due.message_id)?)).await,
+        let (deed, now) = (Deed::Plan, self.ledger.now());
+        let (messages, devices) = match self.messages_and_devices(&due).await {
+            Ok(both) => both,
             Err(error) => {
                 let error = LedgerError::from(error);
-                due.into_iter().map(|due| (due, Err(error.clone()))).collect()
+                let answers = due.into_iter().map(|due| (due, Err(error.clone()))).collect();
+                return Done::Did { deed, answers };
             }
-        }
+        };
+        let plan = |due: &Due| {
+            let message = messages.get(&due.message_id)?;
+            let own = devices.get(&message.recipient_id).map_or(&[][..], Vec::as_slice);
+            let expired = due.expires_at.is_some_and(|end| end <= now);
+            let (deliveries, is_nowhere) = match self.ledger.routing().plan(message, own, now) {
+                Plan::Deliveries(deliveries) => (deliveries, false),
+                Plan::Nothing | Plan::Waits => (Vec::new(), false),
+                Plan::Nowhere => (Vec::new(), true),
+            };
+            let is_something = expired || is_nowhere || !deliveries.is_empty();
+            is_something.then_some(Command::Plan { deliveries, is_nowhere })
+        };
+        Done::Did { deed, answers: self.apply(due, plan).await }
+    }
+
+    async fn messages_and_devices(
+        &self,
+        due: &[Due],
+    ) -> Result<(HashMap<MessageId, Arc<Message>>, HashMap<RecipientId, Vec<Device>>), StoreError> {
+        let ids: Vec<_> = due.iter().map(|it| &it.message_id).collect();
+        let messages = self.ledger.store().received(&ids).await?;
+        let wanted = messages.values().filter(|it| self.ledger.routing().needs_devices(it));
+        let recipients: Vec<_> = wanted.map(|it| &it.recipient_id).collect();
+        let devices = match recipients.is_empty() {
+            true => HashMap::new(),
+            false => self.ledger.store().living_devices(&recipients).await?,
+        };
+        Ok((messages, devices))
     }
 
     /// Asks the log, all shards at once and each for all of its deliveries together.
@@ -194,42 +304,103 @@ impl Hands {
         Entry { message_id, command, occurred_at: self.ledger.now(), metadata }
     }
 
-    /// Makes the call of a started attempt, as soon as there is a place for it.
+    /// Makes the one call of these started attempts, as soon as there is a place for it.
     pub(super) async fn call(
         self,
         lane: usize,
         configured: Configured,
-        started: Started,
-        first_due: Timestamp,
+        started: Vec<(Started, Timestamp)>,
     ) -> Done {
-        let Started { attempt, target, message: origin, place } = started;
-        let place = match place {
-            Some(place) => Some(place),
-            None => self.places.enter(&attempt.provider).await,
+        let mut started = started;
+        let mut places: Vec<_> = started.iter_mut().filter_map(|(it, _)| it.place.take()).collect();
+        if places.is_empty() {
+            places.extend(self.places.enter(configured.provider.name()).await);
+        }
+        let (now, began) = (self.ledger.now(), Instant::now());
+        let (in_time, late): (Vec<_>, Vec<_>) =
+            started.into_iter().partition(|(it, _)| it.attempt.lease_until >= now.plus(configured.timeout));
+        let push = |(it, _): &(Started, Timestamp)| Push {
+            delivery_id: it.attempt.delivery_id,
+            attempt: it.attempt.attempt,
+            provider_key: it.attempt.provider_key.clone(),
+            target: it.target.clone(),
+            message: Arc::clone(&it.message.message),
         };
-        let message_id = origin.message.message_id.clone();
-        let shard = self.ledger.store().shard_of(&origin.message.recipient_id);
-        let expires_at = origin.message.expires_at;
-        let (outcome, took) = if attempt.lease_until < self.ledger.now().plus(configured.timeout) {
-            (too_late(), None)
-        } else {
-            let push = Push {
-                delivery_id: attempt.delivery_id,
-                attempt: attempt.attempt,
-                provider_key: attempt.provider_key,
-                target,
-                message: Arc::clone(&origin.message),
+        let pushes: Vec<_> = in_time.iter().map(push).collect();
+        let outcomes = push_guarded(&configured, &pushes).await;
+        let took = began.elapsed();
+        drop(places);
+        let ended = |outcome: Outcome, took: Option<Duration>, (it, first_due): (Started, Timestamp)| {
+            let message = &it.message.message;
+            Called {
+                lane,
+                message_id: message.message_id.clone(),
+                shard: self.ledger.store().shard_of(&message.recipient_id),
+                delivery_id: it.attempt.delivery_id,
+                began: now,
+                outcome,
+                took,
+                at: Circumstances {
+                    attempt: it.attempt.attempt,
+                    now: self.ledger.now(),
+                    first_due,
+                    expires_at: message.expires_at,
+                    jitter: fastrand::f64(),
+                },
+                target: it.target,
+            }
+        };
+        let made = in_time.into_iter().zip(outcomes).map(|(it, outcome)| ended(outcome, Some(took), it));
+        let not_made = late.into_iter().map(|it| ended(too_late(), None, it));
+        Done::Called(made.chain(not_made).collect())
+    }
+
+    /// Asks a provider what became of pushes that are pending.
+    pub(super) async fn ask(self, lane: usize, configured: Configured, due: Vec<Due>) -> Done {
+        let asked = due.iter().map(|it| it.delivery_id).collect();
+        let askable = due.into_iter().filter(|it| it.ticket.is_some() && it.target.is_some());
+        let due: Vec<_> = askable.collect();
+        let tickets: Vec<_> = due.iter().filter_map(|it| it.ticket.clone()).collect();
+        let (now, began) = (self.ledger.now(), Instant::now());
+        let Some(receipts) = configured.provider.receipts() else {
+            return Done::Asked { lane, answers: Ok(Vec::new()), asked };
+        };
+        let question = AssertUnwindSafe(receipts.ask(&tickets)).catch_unwind();
+        let said = match timeout(configured.timeout + GRACE, question).await {
+            Ok(Ok(Ok(said))) if said.len() == tickets.len() => said,
+            Ok(Ok(Err(failure))) => return Done::Asked { lane, answers: Err(failure), asked },
+            _ => {
+                let failure = Failure::new(FailureClass::Unknown, "no_answer");
+                return Done::Asked { lane, answers: Err(failure), asked };
+            }
+        };
+        let took = began.elapsed();
+        let answer = |(due, said): (Due, Said)| {
+            let since = due.pending_since.unwrap_or(now);
+            let ticket = due.ticket.clone().unwrap_or_default();
+            let outcome = match said {
+                Said::Finally(outcome) => outcome,
+                Said::NotYet => receipt::not_yet(ticket, since, now),
             };
-            let begin = Instant::now();
-            let outcome = push_guarded(&configured, &push).await;
-            (outcome, Some(begin.elapsed()))
+            Some(Called {
+                lane,
+                message_id: due.message_id,
+                shard: due.shard,
+                delivery_id: due.delivery_id,
+                target: due.target?,
+                began: since,
+                outcome,
+                took: Some(took),
+                at: Circumstances {
+                    attempt: due.attempts,
+                    now,
+                    first_due: due.first_due_at,
+                    expires_at: due.expires_at,
+                    jitter: fastrand::f64(),
+                },
+            })
         };
-        drop(place);
-        let now = self.ledger.now();
-        let at =
-            Circumstances { attempt: attempt.attempt, now, first_due, expires_at, jitter: fastrand::f64() };
-        let delivery_id = attempt.delivery_id;
-        Done::Called(Box::new(Called { lane, message_id, shard, delivery_id, outcome, took, at }))
+        Done::Asked { lane, answers: Ok(due.into_iter().zip(said).filter_map(answer).collect()), asked }
     }
 
     /// Records outcomes, again and again while the database cannot take them: the calls were made. Only
@@ -274,27 +445,32 @@ impl Hands {
     }
 }
 
-/// When a delivery was first to be sent.
-pub(super) fn first_due(due: &Due, message: &Message) -> Timestamp {
-    message.deliver_at.map_or(due.planned_at, |at| at.max(due.planned_at))
-}
-
-/// Calls the provider, and comes back whatever the provider does.
-async fn push_guarded(configured: &Configured, push: &Push) -> Outcome {
-    let call = AssertUnwindSafe(configured.provider.push(push)).catch_unwind();
-    let (code, answer) = match timeout(configured.timeout + GRACE, call).await {
-        Ok(Ok(outcome)) => return outcome,
-        Ok(Err(_)) => ("panic", "the provider's adapter failed in the middle of the call"),
-        Err(_) => ("timeout", "the call did not end within its time"),
+/// Calls the provider, and comes back with an outcome for each push whatever the provider does.
+async fn push_guarded(configured: &Configured, pushes: &[Push]) -> Vec<Outcome> {
+    let Some(first) = pushes.first() else { return Vec::new() };
+    let provider = &configured.provider;
+    let call = async {
+        match provider.batch() {
+            Some(batch) => batch.push_all(pushes).await,
+            None => vec![provider.push(first).await],
+        }
     };
+    let (code, answer) =
+        match timeout(configured.timeout + GRACE, AssertUnwindSafe(call).catch_unwind()).await {
+            Ok(Ok(outcomes)) if outcomes.len() == pushes.len() => return outcomes,
+            Ok(Ok(_)) => ("adapter", "the provider's adapter answered for another number of pushes"),
+            Ok(Err(_)) => ("panic", "the provider's adapter failed in the middle of the call"),
+            Err(_) => ("timeout", "the call did not end within its time"),
+        };
     tracing::error!(
-        provider = configured.provider.name(),
-        delivery_id = %push.delivery_id,
-        attempt = push.attempt,
+        provider = provider.name(),
+        delivery_id = %first.delivery_id,
+        attempt = first.attempt,
+        pushes = pushes.len(),
         code,
         "a call to a provider did not end as it should; its outcome is unknown"
     );
-    failed(FailureClass::Unknown, code, answer)
+    vec![failed(FailureClass::Unknown, code, answer); pushes.len()]
 }
 
 /// A call at this moment could outlast the lease, and meet one that another worker makes.

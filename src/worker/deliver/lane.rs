@@ -3,17 +3,24 @@
 //! Does no IO. Claims run ahead of the calls by as much as a claim takes to become durable, so that
 //! no place waits for a commit, and by little enough that no claimed delivery waits long for its call.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
+use super::health::{Gate, Health};
 use crate::{
     clock::Timestamp,
-    event::FailureClass,
-    provider::{Configured, Outcome},
+    ledger::dispatch::Started,
+    message::Target,
+    provider::{Batch, Configured},
     store::Due,
 };
 
 /// How far ahead of the calls claims run: longer than a batch of claims takes to become durable.
 const HORIZON: Duration = Duration::from_millis(100);
+/// Targets that are held at the most; more are not remembered, and called.
+const HELD_TARGETS_MAX: usize = 10_000;
 
 /// A walk through what is due, page by page, with the longest due first.
 #[derive(Debug, Default)]
@@ -71,40 +78,42 @@ impl Sweep {
     }
 }
 
-/// Whether a provider is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Health {
-    Well,
-    /// It refuses our credentials: to call it would only burn attempts.
-    Paused {
-        until: Timestamp,
-    },
-    /// One call at a time, to find out.
-    Probing,
-}
-
-/// A change of health that somebody should hear of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    Paused(Duration),
-    Recovered,
+/// Deliveries of one sort that are due: where the search stands, and what it found.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Looks for more.
+    pub(super) sweep: Sweep,
+    /// Found due, not claimed yet.
+    pub(super) candidates: VecDeque<Due>,
 }
 
 /// One provider, as far as this worker is concerned.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) configured: Configured,
-    /// Looks for what waits for its first or next attempt.
-    pub(super) scheduled: Sweep,
+    pub(super) health: Health,
+    /// What waits for its first attempt.
+    pub(super) first: Queue,
+    /// What waits for a further one.
+    pub(super) again: Queue,
     /// Looks for attempts whose lease has run out.
     pub(super) expired: Sweep,
-    /// Found due, not claimed yet.
-    pub(super) candidates: VecDeque<Due>,
+    /// Looks for pushes that are pending and may be asked about.
+    pub(super) pending: Sweep,
+    /// Looks for what another provider can take while this one is shut.
+    pub(super) stranded: Sweep,
+    /// Claimed, not called yet.
+    pub(super) ready: Vec<(Started, Timestamp)>,
+    /// No push to these targets before a time: their device gets too much.
+    held_targets: HashMap<Target, Timestamp>,
+    /// Pushes in one call at the most.
+    pub(super) batch_max: usize,
     calls_max: usize,
     ahead_max: usize,
     in_flight: usize,
     typical_call: Duration,
-    health: Health,
+    /// Whether calls may begin, at the last look.
+    gate: Gate,
 }
 
 impl Lane {
@@ -113,13 +122,19 @@ impl Lane {
         Self {
             calls_max: configured.concurrency.clamp(1, calls_max.max(1)),
             ahead_max: ahead_max.max(1),
+            batch_max: configured.provider.batch().map_or(1, Batch::size_max).max(1),
+            health: Health::new(&configured),
             configured,
-            scheduled: Sweep::default(),
+            first: Queue::default(),
+            again: Queue::default(),
             expired: Sweep::default(),
-            candidates: VecDeque::new(),
+            pending: Sweep::default(),
+            stranded: Sweep::default(),
+            ready: Vec::new(),
+            held_targets: HashMap::new(),
             in_flight: 0,
             typical_call: HORIZON,
-            health: Health::Well,
+            gate: Gate::Open,
         }
     }
 
@@ -128,16 +143,33 @@ impl Lane {
         self.configured.provider.name()
     }
 
+    /// Looks whether calls may begin now; what was found before is looked up anew when they may again.
+    pub(super) fn look_at_health(&mut self, now: Timestamp) -> Gate {
+        let gate = self.health.gate(now);
+        let may = |gate: Gate| matches!(gate, Gate::Open | Gate::Probe);
+        if may(gate) && !may(self.gate) {
+            self.first.sweep.restart();
+            self.again.sweep.restart();
+        }
+        if !may(gate) {
+            self.first.candidates.clear();
+            self.again.candidates.clear();
+        }
+        self.gate = gate;
+        gate
+    }
+
     /// Deliveries to be claimed, waiting for a place or being called at the most.
     fn window(&self) -> usize {
-        match self.health {
-            Health::Paused { .. } => 0,
-            Health::Probing => 1,
-            Health::Well => {
+        match self.gate {
+            Gate::Held | Gate::Shut(_) => 0,
+            Gate::Probe => 1,
+            Gate::Open => {
                 let typical = self.typical_call.as_micros().max(1);
-                let ahead = self.calls_max as u128 * HORIZON.as_micros() / typical;
+                let calls = self.calls_max.saturating_mul(self.batch_max);
+                let ahead = calls as u128 * HORIZON.as_micros() / typical;
                 let ahead = usize::try_from(ahead).unwrap_or(usize::MAX).clamp(1, self.ahead_max);
-                self.calls_max + ahead
+                calls + ahead
             }
         }
     }
@@ -145,14 +177,41 @@ impl Lane {
     /// How many of the candidates to claim now; none until it is worth a transaction.
     pub(super) fn claimable(&self) -> usize {
         let window = self.window();
+        let candidates = self.first.candidates.len() + self.again.candidates.len();
         let room = window.saturating_sub(self.in_flight).min(self.ahead_max);
-        let worthwhile = self.candidates.len().min(window / 4).min(self.ahead_max).max(1);
-        if room < worthwhile { 0 } else { room.min(self.candidates.len()) }
+        let worthwhile = candidates.min(window / 4).min(self.ahead_max).max(1);
+        if room < worthwhile { 0 } else { room.min(candidates) }
     }
 
-    /// Whether more candidates are wanted.
-    pub(super) fn is_hungry(&self) -> bool {
-        self.candidates.len() < self.ahead_max && !matches!(self.health, Health::Paused { .. })
+    /// The candidate to claim after `taken` others of this claim: of four, three are first attempts, so
+    /// that these never starve behind old retries, nor those behind them.
+    pub(super) fn next_candidate(&mut self, taken: usize) -> Option<Due> {
+        let (one, other) = if taken % 4 == 3 {
+            (&mut self.again, &mut self.first)
+        } else {
+            (&mut self.first, &mut self.again)
+        };
+        one.candidates.pop_front().or_else(|| other.candidates.pop_front())
+    }
+
+    /// Whether more candidates of these are wanted.
+    pub(super) fn is_hungry(&self, queue: &Queue) -> bool {
+        queue.candidates.len() < self.ahead_max && matches!(self.gate, Gate::Open | Gate::Probe)
+    }
+
+    /// No push to this target for a while.
+    pub(super) fn hold_target(&mut self, target: Target, until: Timestamp, now: Timestamp) {
+        if self.held_targets.len() >= HELD_TARGETS_MAX {
+            self.held_targets.retain(|_, until| *until > now);
+        }
+        if self.held_targets.len() < HELD_TARGETS_MAX {
+            self.held_targets.insert(target, until);
+        }
+    }
+
+    /// Whether a push to this target has to wait.
+    pub(super) fn holds(&self, target: &Target, now: Timestamp) -> bool {
+        self.held_targets.get(target).is_some_and(|until| now < *until)
     }
 
     /// Deliveries were claimed, or arrived claimed.
@@ -169,35 +228,6 @@ impl Lane {
     pub(super) fn called(&mut self, took: Duration) {
         self.typical_call = (self.typical_call * 7 + took) / 8;
     }
-
-    /// Learns from what a call came to.
-    pub(super) fn learn(&mut self, outcome: &Outcome, now: Timestamp) -> Option<Change> {
-        let refused =
-            matches!(outcome, Outcome::Failed(failure) if failure.class == FailureClass::AuthConfig);
-        match (refused, self.health) {
-            (true, Health::Well | Health::Probing) => {
-                let wait = self.configured.policy.auth_config_wait;
-                self.health = Health::Paused { until: now.plus(wait) };
-                self.candidates.clear();
-                Some(Change::Paused(wait))
-            }
-            (false, Health::Probing) => {
-                self.health = Health::Well;
-                Some(Change::Recovered)
-            }
-            (true, Health::Paused { .. }) | (false, Health::Paused { .. } | Health::Well) => None,
-        }
-    }
-
-    /// Ends a pause whose time is over.
-    pub(super) fn wake_up(&mut self, now: Timestamp) {
-        if let Health::Paused { until } = self.health
-            && now >= until
-        {
-            self.health = Health::Probing;
-            self.scheduled.restart();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -210,7 +240,7 @@ mod tests {
     use crate::{
         clock::SystemClock,
         id::{DeliveryId, MessageId, Shard},
-        provider::{self, Failure},
+        provider,
     };
 
     const START: Timestamp = Timestamp::from_micros(1_000_000);
@@ -231,18 +261,20 @@ mod tests {
             attempts: 0,
             due_at: START,
             expires_at: None,
-            planned_at: START,
+            first_due_at: START,
+            has_next: false,
+            collapse_key: None,
+            recipient_id: String::new(),
+            ticket: None,
+            pending_since: None,
+            received: 1,
             position: 1,
         }
     }
 
     fn with_candidates(mut lane: Lane, count: usize) -> Lane {
-        lane.candidates.extend((0..count).map(|it| due(&it.to_string())));
+        lane.first.candidates.extend((0..count).map(|it| due(&it.to_string())));
         lane
-    }
-
-    fn failed(class: FailureClass) -> Outcome {
-        Outcome::Failed(Failure::new(class, "401"))
     }
 
     #[test]
@@ -266,7 +298,7 @@ mod tests {
         assert_eq!(lane.claimable(), 0);
         lane.leave(1);
         assert_eq!(lane.claimable(), 5);
-        lane.candidates.truncate(1);
+        lane.first.candidates.truncate(1);
         lane.enter(4);
         assert_eq!(lane.claimable(), 1, "the last ones do not wait for others");
     }
@@ -278,19 +310,26 @@ mod tests {
     }
 
     #[test]
-    fn refused_credentials_pause_the_provider_and_one_call_finds_out() {
-        let mut lane = with_candidates(lane(10), 50);
-        assert_eq!(lane.learn(&failed(FailureClass::Retry), START), None);
-        let wait = Duration::from_mins(5);
-        assert_eq!(lane.learn(&failed(FailureClass::AuthConfig), START), Some(Change::Paused(wait)));
-        assert_eq!(lane.learn(&failed(FailureClass::AuthConfig), START), None, "told once");
-        assert_eq!((lane.claimable(), lane.is_hungry()), (0, false));
+    fn first_attempts_and_retries_leave_each_other_room() {
+        let mut lane = lane(10);
+        let take = |lane: &mut Lane, count| {
+            (0..count).filter_map(|at| lane.next_candidate(at)).map(|it| it.attempts).collect::<Vec<_>>()
+        };
+        lane.first.candidates.extend((0..5).map(|it| due(&it.to_string())));
+        lane.again.candidates.extend((0..9).map(|it| Due { attempts: 1, ..due(&it.to_string()) }));
+        assert_eq!(take(&mut lane, 8), [0, 0, 0, 1, 0, 0, 1, 1], "three of four, and what is left");
+        assert_eq!(take(&mut lane, 8), [1, 1, 1, 1, 1, 1]);
+        assert_eq!(lane.next_candidate(0), None);
+    }
 
-        lane.wake_up(START.plus(wait));
-        let mut lane = with_candidates(lane, 50);
-        assert_eq!(lane.claimable(), 1);
-        assert_eq!(lane.learn(&failed(FailureClass::Permanent), START), Some(Change::Recovered));
-        assert_eq!(lane.claimable(), 20);
+    #[test]
+    fn a_device_that_gets_too_much_is_left_alone() {
+        let mut lane = lane(10);
+        let target = || Target::Token("t".into());
+        let until = START.plus(Duration::from_secs(60));
+        lane.hold_target(target(), until, START);
+        assert!(lane.holds(&target(), START) && !lane.holds(&target(), until));
+        assert!(!lane.holds(&Target::Token("other".into()), START));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::{collections::HashSet, pin::pin};
+use std::{collections::HashSet, pin::pin, sync::Arc};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use self::world::{LEASE, PLACES, Play, Process, Scripted, World, accepted, configured, failed};
 use super::*;
 use crate::{
-    event::{Decision, FailureClass, SuppressReason, Verdict},
+    event::{Decision, Event, FailureClass, SuppressReason, Verdict},
     id::MessageId,
     provider::retry::OnUnknown,
+    store::Applied,
     stream::{Claim, Command},
 };
 
@@ -401,7 +402,7 @@ async fn a_soft_stop_makes_the_calls_that_are_claimed_and_claims_nothing_more() 
         it = &mut running => panic!("a call is under way: {it:?}"),
         () = acme.called() => {}
     }
-    assert!(dispatch.reserve("acme", 1).is_none());
+    assert!(dispatch.reserve(["acme"]).is_none());
     accept("m-3").await;
     acme.release();
     running.await.unwrap();
@@ -416,7 +417,7 @@ async fn a_reserved_place_is_waited_for_at_the_stop() {
     let (world, acme) = (World::new().await, Scripted::new("acme"));
     let Process { dispatch, deliver, appenders: _appenders, .. } =
         world.process("w-1", true, &[configured(&acme, OnUnknown::Retry)]);
-    let reserved = dispatch.reserve("acme", 1).unwrap();
+    let reserved = dispatch.reserve(["acme"]).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
     let mut running = pin!(deliver.run(Wake::default(), stop));
@@ -436,12 +437,12 @@ async fn refused_credentials_burn_no_further_attempts() {
     process.work(&world).await;
     let burnt = acme.calls().len();
     assert!(burnt <= 10, "no more than were under way: {burnt}");
-    assert!(process.dispatch.reserve("acme", 1).is_none(), "arrivals do not ride");
+    assert!(process.dispatch.reserve(["acme"]).is_none(), "arrivals do not ride");
     world.advance_s(300);
     process.work(&world).await;
     process.work(&world).await;
     assert_eq!(world.all("push.attempt_succeeded").await.len(), 30);
-    assert!(process.dispatch.reserve("acme", 1).is_some());
+    assert!(process.dispatch.reserve(["acme"]).is_some());
 }
 
 #[tokio::test]

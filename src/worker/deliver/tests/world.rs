@@ -1,7 +1,7 @@
 //! A ledger on a SQLite file with a clock that stands still, and providers that do as they are told.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,11 +19,14 @@ use crate::{
     clock::{Clock, ManualClock, Timestamp},
     event::{Event, FailureClass, Metadata, Recorded},
     id::{MessageId, Position, Shard},
-    ledger::{Incoming, Ledger, LedgerOptions, Receipt, dispatch::Dispatch},
+    ledger::{
+        Incoming, Ledger, LedgerOptions, Receipt,
+        dispatch::{Dispatch, Takes},
+    },
     message::parse::{Outside, parse},
     projection::deliveries::Deliveries,
     provider::{
-        Configured, Failure, Outcome, Provider, Push,
+        Breaking, Configured, Failure, Limits, Outcome, Provider, Push,
         retry::{OnUnknown, Policy},
     },
     routing::Routing,
@@ -125,9 +128,15 @@ pub(super) fn configured(provider: &Arc<Scripted>, on_unknown: OnUnknown) -> Con
     let provider: Arc<dyn Provider> = Arc::clone(provider) as _;
     Configured {
         provider,
+        kind: "log",
         policy: Policy { schedule, jitter: 0.0, on_unknown, ..Policy::default() },
         concurrency: 4,
         timeout: Duration::from_secs(10),
+        limits: Limits {
+            rate: None,
+            breaker: Breaking { share: 2.0, calls_min: 10, window: LEASE, open: LEASE },
+            invalid_share: 2.0,
+        },
         lease: LEASE,
     }
 }
@@ -159,9 +168,9 @@ impl World {
     /// first attempts ride with the arrivals.
     pub(super) fn process(&self, worker: &str, rides: bool, providers: &[Configured]) -> Process {
         let name = |it: &Configured| it.provider.name().to_owned();
-        let leases: BTreeMap<_, _> = providers.iter().map(|it| (name(it), it.lease)).collect();
-        let routing = Routing { default_provider: providers.first().map(name), leases };
-        let concurrency = providers.iter().map(|it| (name(it), it.concurrency));
+        let routing = Routing::universal(providers.iter().map(|it| (name(it), it.lease)));
+        let takes = |it: &Configured| Takes { calls: it.concurrency, rate: None };
+        let concurrency = providers.iter().map(|it| (name(it), takes(it)));
         let (dispatch, dispatched) = Dispatch::new(worker, PLACES, concurrency);
         let options = LedgerOptions { batch_max: 500, routing, dispatch: rides.then(|| dispatch.clone()) };
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;

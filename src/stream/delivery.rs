@@ -1,0 +1,322 @@
+//! One delivery's state, and the rules for what may happen to it next.
+//!
+//! Part of [`decide`](super::decide): asked under the shard's lock with the delivery's whole history.
+
+use std::time::Duration;
+
+use super::{AttemptResult, Claim, Refusal};
+use crate::{
+    clock::Timestamp,
+    event::{
+        Decision, Ended, Event, FailureClass, PlannedDelivery, PushAttemptFailed, PushAttemptLost,
+        PushAttemptPending, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushReceipt,
+        PushRescheduled, PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
+    },
+};
+
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) plan: PlannedDelivery,
+    /// The provider that is to take it at present.
+    pub(super) provider: String,
+    /// Since when it is that provider's.
+    pub(super) since: Timestamp,
+    pub(super) attempts: u32,
+    pub(super) phase: Phase,
+    /// Attempts whose outcome is recorded, in time or late.
+    pub(super) heard: Vec<u32>,
+    pub(super) receipts: Vec<ReceiptKind>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Scheduled { due_at: Timestamp },
+    Attempting { lease_until: Timestamp },
+    Pending { since: Timestamp, ask_at: Timestamp },
+    Accepted,
+    Failed,
+    Unknown,
+    Suppressed,
+}
+
+impl Delivery {
+    pub(super) fn new(plan: PlannedDelivery) -> Self {
+        let phase = Phase::Scheduled { due_at: plan.due_at };
+        let (provider, since) = (plan.provider.clone(), plan.due_at);
+        Self { plan, provider, since, attempts: 0, phase, heard: Vec::new(), receipts: Vec::new() }
+    }
+
+    /// `GiveUp` changes nothing by itself: `push.exhausted` follows and says how it ended.
+    pub(super) const fn follow(&mut self, decision: &Decision) {
+        if let Decision::RetryAt { at, .. } = decision {
+            self.phase = Phase::Scheduled { due_at: *at };
+        }
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        !matches!(self.phase, Phase::Scheduled { .. } | Phase::Attempting { .. } | Phase::Pending { .. })
+    }
+
+    /// Who is to take it after its present provider.
+    pub(super) fn next_provider(&self) -> Option<&String> {
+        let fallbacks = &self.plan.fallbacks;
+        let next = fallbacks.iter().position(|it| *it == self.provider).map_or(0, |at| at + 1);
+        fallbacks.get(next).filter(|_| next > 0 || self.provider == self.plan.provider)
+    }
+}
+
+/// The event that ends a delivery whose time is over, if it is.
+pub(super) fn overdue(delivery: &Delivery, cancelled: bool, now: Timestamp) -> Option<Event> {
+    let delivery_id = delivery.plan.delivery_id;
+    if cancelled {
+        let reason = SuppressReason::Cancelled;
+        return Some(Event::PushSuppressed(PushSuppressed { delivery_id, reason }));
+    }
+    if delivery.plan.expires_at.is_none_or(|end| now < end) {
+        return None;
+    }
+    Some(if delivery.attempts == 0 {
+        Event::PushSuppressed(PushSuppressed { delivery_id, reason: SuppressReason::Expired })
+    } else {
+        exhausted(delivery, Verdict::Failed, "expired before the next attempt")
+    })
+}
+
+pub(super) fn start(
+    delivery: &Delivery,
+    cancelled: bool,
+    claim: &Claim,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let Phase::Scheduled { due_at } = delivery.phase else { return Err(Refusal::LostRace) };
+    if let Some(end) = overdue(delivery, cancelled, now) {
+        return Ok(vec![end]);
+    }
+    if now < due_at {
+        return Err(Refusal::LostRace);
+    }
+    Ok(vec![Event::PushAttemptStarted(PushAttemptStarted {
+        delivery_id: delivery.plan.delivery_id,
+        attempt: delivery.attempts + 1,
+        provider: delivery.provider.clone(),
+        provider_key: delivery.plan.delivery_id.to_string(),
+        lease_until: claim.lease_until,
+        worker: claim.worker.clone(),
+    })])
+}
+
+/// An attempt that has come to an end, or to a word for now.
+pub(super) struct Ending {
+    pub(super) attempt: u32,
+    pub(super) duration_ms: u64,
+    pub(super) failover_after: Duration,
+}
+
+/// A first word on the attempt in flight settles it. A late one is recorded: an acceptance ends any
+/// delivery that is still open, a failure changes nothing any more.
+pub(super) fn outcome(
+    delivery: &Delivery,
+    ended: &Ending,
+    result: &AttemptResult,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let (attempt, duration_ms) = (ended.attempt, ended.duration_ms);
+    if attempt == 0 || attempt > delivery.attempts {
+        return Err(Refusal::LostRace);
+    }
+    if delivery.heard.contains(&attempt) {
+        // Asked again, because the answer of the first time was lost.
+        return Ok(Vec::new());
+    }
+    let in_flight = matches!(delivery.phase, Phase::Attempting { .. } | Phase::Pending { .. })
+        && attempt == delivery.attempts;
+    let (delivery_id, provider) = (delivery.plan.delivery_id, delivery.provider.clone());
+    Ok(match result {
+        AttemptResult::Accepted { provider_message_id, status } => {
+            vec![Event::PushAttemptSucceeded(PushAttemptSucceeded {
+                delivery_id,
+                attempt,
+                provider,
+                provider_message_id: provider_message_id.clone(),
+                status: *status,
+                duration_ms,
+                settles: !delivery.is_over(),
+            })]
+        }
+        AttemptResult::Pending { ticket, ask_at } => {
+            // The same word again, or one that another worker was told as well.
+            if matches!(delivery.phase, Phase::Pending { ask_at: known, .. } if *ask_at <= known) {
+                return Ok(Vec::new());
+            }
+            vec![Event::PushAttemptPending(PushAttemptPending {
+                delivery_id,
+                attempt,
+                provider,
+                ticket: ticket.clone(),
+                since: match delivery.phase {
+                    Phase::Pending { since, .. } => since,
+                    _ => now,
+                },
+                ask_at: *ask_at,
+                duration_ms,
+                settles: in_flight,
+            })]
+        }
+        AttemptResult::Failed { class, code, status, answer, decision } => {
+            let mut events = vec![Event::PushAttemptFailed(PushAttemptFailed {
+                delivery_id,
+                attempt,
+                provider,
+                class: *class,
+                code: code.clone(),
+                status: *status,
+                answer: answer.clone(),
+                duration_ms,
+                decision: decision.clone(),
+                settles: in_flight,
+            })];
+            if let (true, Decision::GiveUp { policy }) = (in_flight, decision) {
+                let unknown = *class == FailureClass::Unknown;
+                let verdict = if unknown { Verdict::Unknown } else { Verdict::Failed };
+                events.push(exhausted(delivery, verdict, policy));
+            } else if in_flight {
+                let refused = *class == FailureClass::AuthConfig;
+                events.extend(over_budget(delivery, decision, refused, ended.failover_after, now));
+            }
+            events
+        }
+    })
+}
+
+/// The event that gives the delivery to the next provider, where the next attempt would come after the
+/// time that the present one may take, or where that one refuses us.
+fn over_budget(
+    delivery: &Delivery,
+    decision: &Decision,
+    refused: bool,
+    failover_after: Duration,
+    now: Timestamp,
+) -> Option<Event> {
+    let Decision::RetryAt { at, .. } = decision else { return None };
+    let next = delivery.next_provider()?;
+    let reason = if refused {
+        format!("{} refuses our credentials or configuration", delivery.provider)
+    } else if *at > delivery.since.plus(failover_after) {
+        format!("{} did not take it within {} s", delivery.provider, failover_after.as_secs_f64())
+    } else {
+        return None;
+    };
+    Some(failover(delivery, next, reason, now))
+}
+
+fn failover(delivery: &Delivery, to: &str, reason: String, now: Timestamp) -> Event {
+    Event::PushRescheduled(PushRescheduled {
+        delivery_id: delivery.plan.delivery_id,
+        provider: to.to_owned(),
+        due_at: now.max(delivery.plan.due_at),
+        cause: RescheduleCause::Failover,
+        reason,
+        reopens: None,
+    })
+}
+
+pub(super) fn fail_over(
+    delivery: &Delivery,
+    from: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let waits = matches!(delivery.phase, Phase::Scheduled { .. }) && delivery.provider == from;
+    let next = delivery.next_provider().filter(|_| waits).ok_or(Refusal::LostRace)?;
+    Ok(vec![failover(delivery, next, reason.to_owned(), now)])
+}
+
+/// What somebody wants of a delivery.
+pub(super) struct Wanted<'a> {
+    pub(super) provider: Option<&'a String>,
+    pub(super) due_at: Timestamp,
+    pub(super) cause: RescheduleCause,
+    pub(super) reason: &'a str,
+}
+
+pub(super) fn reschedule(
+    delivery: &Delivery,
+    cancelled: bool,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Event>, Refusal> {
+    let reopens = match delivery.phase {
+        Phase::Scheduled { .. } => None,
+        Phase::Failed => Some(Ended::Failed),
+        Phase::Unknown => Some(Ended::Unknown),
+        Phase::Suppressed if !cancelled => Some(Ended::Suppressed),
+        Phase::Accepted => return Err(Refusal::AlreadyAccepted),
+        Phase::Attempting { .. } | Phase::Pending { .. } | Phase::Suppressed => {
+            return Err(Refusal::LostRace);
+        }
+    };
+    if delivery.plan.expires_at.is_some_and(|end| end <= wanted.due_at) {
+        return Err(Refusal::Expired);
+    }
+    Ok(vec![Event::PushRescheduled(PushRescheduled {
+        delivery_id: delivery.plan.delivery_id,
+        provider: wanted.provider.unwrap_or(&delivery.provider).clone(),
+        due_at: wanted.due_at,
+        cause: wanted.cause,
+        reason: wanted.reason.to_owned(),
+        reopens,
+    })])
+}
+
+pub(super) fn suppress(delivery: &Delivery, reason: SuppressReason) -> Result<Vec<Event>, Refusal> {
+    let delivery_id = delivery.plan.delivery_id;
+    match delivery.phase {
+        Phase::Scheduled { .. } => Ok(vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })]),
+        Phase::Suppressed => Ok(Vec::new()),
+        Phase::Accepted => Err(Refusal::AlreadyAccepted),
+        Phase::Attempting { .. } | Phase::Pending { .. } | Phase::Failed | Phase::Unknown => {
+            Err(Refusal::LostRace)
+        }
+    }
+}
+
+/// The first word of its kind counts; the same again changes nothing.
+pub(super) fn report(delivery: &Delivery, kind: ReceiptKind, detail: Option<&String>) -> Vec<Event> {
+    if delivery.receipts.contains(&kind) {
+        return Vec::new();
+    }
+    let delivery_id = delivery.plan.delivery_id;
+    vec![Event::PushReceipt(PushReceipt { delivery_id, kind, detail: detail.cloned() })]
+}
+
+pub(super) fn lose(
+    delivery: &Delivery,
+    attempt: u32,
+    decision: &Decision,
+    failover_after: Duration,
+    now: Timestamp,
+) -> Result<Vec<Event>, Refusal> {
+    let Phase::Attempting { lease_until } = delivery.phase else { return Err(Refusal::LostRace) };
+    if attempt != delivery.attempts || now < lease_until {
+        return Err(Refusal::LostRace);
+    }
+    let mut events = vec![Event::PushAttemptLost(PushAttemptLost {
+        delivery_id: delivery.plan.delivery_id,
+        attempt,
+        provider: delivery.provider.clone(),
+        decision: decision.clone(),
+    })];
+    if let Decision::GiveUp { policy } = decision {
+        events.push(exhausted(delivery, Verdict::Unknown, policy));
+    }
+    events.extend(over_budget(delivery, decision, false, failover_after, now));
+    Ok(events)
+}
+
+fn exhausted(delivery: &Delivery, verdict: Verdict, reason: &str) -> Event {
+    Event::PushExhausted(PushExhausted {
+        delivery_id: delivery.plan.delivery_id,
+        verdict,
+        reason: reason.to_owned(),
+        attempts: delivery.attempts,
+    })
+}
