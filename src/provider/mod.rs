@@ -11,8 +11,11 @@ mod mask;
 pub mod retry;
 mod rule;
 mod settings;
+#[cfg(test)]
+mod sink;
 mod template;
 mod vendor;
+mod webhook;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -47,6 +50,13 @@ pub const KINDS: &[Kind] = &[
         takes: |_| true,
         policy: Policy::default,
         build: log::build,
+    },
+    Kind {
+        name: "webhook",
+        about: "calls a service of one's own, signed by Standard Webhooks",
+        takes: |_| true,
+        policy: webhook::policy,
+        build: webhook::build,
     },
 ];
 
