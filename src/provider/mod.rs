@@ -16,6 +16,7 @@ mod sink;
 mod template;
 mod vendor;
 mod webhook;
+mod webpush;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -57,6 +58,13 @@ pub const KINDS: &[Kind] = &[
         takes: |_| true,
         policy: webhook::policy,
         build: webhook::build,
+    },
+    Kind {
+        name: "webpush",
+        about: "browsers, by Web Push with VAPID",
+        takes: |target| matches!(target, Target::Subscription(_)),
+        policy: webpush::policy,
+        build: webpush::build,
     },
 ];
 

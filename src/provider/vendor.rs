@@ -21,7 +21,7 @@ use super::{
 use crate::{
     clock::{Clock, Timestamp},
     event::FailureClass,
-    message::{Message, Target},
+    message::{Message, Target, subscription::Subscription},
     secret::Secret,
 };
 
@@ -113,11 +113,16 @@ impl Vendor {
 
     /// What hides the secrets of this push too.
     pub(super) fn mask(&self, pushes: &[Push]) -> Mask {
-        pushes.iter().fold(self.mask.clone(), |mask, push| match &push.target {
-            Target::Token(secret) | Target::Subscription(secret) => {
-                mask.and(secret, format!("[{}]", push.target.masked()))
+        pushes.iter().fold(self.mask.clone(), |mask, push| {
+            let shown = || format!("[{}]", push.target.masked());
+            match &push.target {
+                Target::Token(secret) => mask.and(secret, shown()),
+                Target::Subscription(text) => {
+                    let parts = Subscription::read(text).map(|it| it.secrets()).unwrap_or_default();
+                    parts.iter().fold(mask.and(text, shown()), |mask, it| mask.and(it, shown()))
+                }
+                Target::Topic(_) | Target::Alias(_) => mask,
             }
-            Target::Topic(_) | Target::Alias(_) => mask,
         })
     }
 
