@@ -8,6 +8,7 @@ mod exchange;
 mod http;
 mod log;
 mod mask;
+mod onesignal;
 pub mod retry;
 mod rule;
 mod settings;
@@ -51,6 +52,13 @@ pub const KINDS: &[Kind] = &[
         takes: |_| true,
         policy: Policy::default,
         build: log::build,
+    },
+    Kind {
+        name: "onesignal",
+        about: "OneSignal: people by alias, subscriptions, segments",
+        takes: |target| !matches!(target, Target::Subscription(_)),
+        policy: onesignal::policy,
+        build: onesignal::build,
     },
     Kind {
         name: "webhook",
