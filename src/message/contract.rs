@@ -11,6 +11,7 @@ use super::{
     Channels, Message, Priority, PushOptions, Rejection, RejectionCode, Target,
     json::{Json, Object},
     rejection::{join, step},
+    subscription::{Fault, Subscription},
 };
 use crate::{
     clock::Timestamp,
@@ -56,7 +57,9 @@ const RECIPIENT_ID_REMEDY: &str =
     "use 1–128 characters, no control characters and no white space at either end";
 const TYPE_REMEDY: &str = r#"use "APP_NOTIFICATION", "PUSH" or a list of both"#;
 const TIME_REMEDY: &str = "send an RFC 3339 time with an offset, such as 2026-11-22T09:00:00Z";
-const TARGET_REMEDY: &str = "send an object with exactly one of token, topic and alias";
+const TARGET_REMEDY: &str = "send an object with exactly one of token, topic, alias and subscription";
+const SUBSCRIPTION_REMEDY: &str =
+    "send what PushSubscription.toJSON() gives in the browser: endpoint, and p256dh and auth under keys";
 
 /// An object of which known fields are taken; what is left is unknown.
 pub(super) struct Fields<'a>(Object<'a>);
@@ -326,12 +329,33 @@ fn target(value: Json<'_>) -> Result<(Target, Map<String, Value>), Rejection> {
     let token = fields.text("token", &TARGET)?.map(Target::Token);
     let topic = fields.text("topic", &TARGET)?.map(Target::Topic);
     let alias = fields.text("alias", &TARGET)?.map(Target::Alias);
-    let mut named = [token, topic, alias].into_iter().flatten();
+    let subscription = fields.take("subscription", subscription)?;
+    let mut named = [token, topic, alias, subscription].into_iter().flatten();
     match (named.next(), named.next()) {
         (Some(target), None) => Ok((target, fields.0.into_map())),
         (None, _) => Err(Rejection::new(RejectionCode::MissingField, "names no target", TARGET_REMEDY)),
         (Some(_), Some(_)) => {
             Err(Rejection::new(RejectionCode::BadValue, "names more than one target", TARGET_REMEDY))
+        }
+    }
+}
+
+/// A subscription is one thing and a secret: what else the browser says in it is not kept.
+fn subscription(value: Json<'_>) -> Result<Option<Target>, Rejection> {
+    if !matches!(value, Json::Object(_)) {
+        let problem = format!("is {}", value.kind());
+        return Err(Rejection::new(RejectionCode::WrongType, problem, SUBSCRIPTION_REMEDY));
+    }
+    match Subscription::parse(&value.into()) {
+        Ok(subscription) => Ok(Some(Target::Subscription(subscription.canonical()))),
+        Err(bad) => {
+            let code = match bad.fault {
+                Fault::Missing => RejectionCode::MissingField,
+                Fault::Type => RejectionCode::WrongType,
+                Fault::Length => RejectionCode::TooLong,
+                Fault::Value => RejectionCode::BadValue,
+            };
+            Err(Rejection::new(code, bad.problem, SUBSCRIPTION_REMEDY).within(bad.field))
         }
     }
 }

@@ -11,6 +11,7 @@ mod envelope;
 mod json;
 pub mod parse;
 mod rejection;
+pub mod subscription;
 
 #[cfg(test)]
 mod parse_tests;
@@ -178,7 +179,7 @@ pub enum Target {
     Alias(String),
     /// A browser's Web Push subscription, as JSON text: `endpoint`, and `p256dh` and `auth` under `keys`.
     /// A secret of the device like a token.
-    Subscription(String),
+    Subscription(#[serde(with = "subscription::as_object")] String),
 }
 
 impl Target {

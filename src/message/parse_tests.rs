@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    Channels, Message, Priority, PushOptions, RejectionCode, Target,
+    Channels, Message, Priority, PushOptions, RejectionCode, Target, content,
     parse::{BODY_BYTES_MAX, Outside, Parsed, parse},
 };
 use crate::clock::Timestamp;
@@ -120,6 +120,35 @@ fn null_and_the_empty_text_count_as_absent() {
     assert_eq!(accepted(&with("push", push)).message, expected);
 }
 
+const P256DH: &str =
+    "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4";
+const AUTH: &str = "BTBZMqHH6r4Tts7J_aSIgg";
+
+#[test]
+fn a_subscription_is_read_as_one_text_and_told_apart_by_it() {
+    let first = json!({"endpoint": "https://push.example.net/1", "expirationTime": null,
+                       "keys": {"p256dh": P256DH, "auth": AUTH}});
+    let again = json!({"keys": {"auth": format!("{AUTH}=="), "p256dh": P256DH}, "contentEncoding": "aes128gcm",
+                       "endpoint": "https://push.example.net/1", "expirationTime": 1_800_000_000_000_u64});
+    let targets =
+        json!([{"subscription": first}, {"subscription": again}, {"token": "t", "subscription": null}]);
+    let parsed = accepted(&with("push", json!({"targets": targets})));
+    let text = format!(
+        r#"{{"endpoint":"https://push.example.net/1","keys":{{"p256dh":"{P256DH}","auth":"{AUTH}"}}}}"#
+    );
+    let push = parsed.message.push.unwrap();
+    assert_eq!(push.targets, [Target::Subscription(text), Target::Token("t".to_owned())]);
+    assert_eq!(parsed.unknown_fields, Vec::<String>::new());
+    let one = |subscription: &Value| {
+        let message = with("push", json!({"targets": [{"subscription": subscription}]}));
+        content::canonical(&accepted(&message).message)
+    };
+    assert_eq!(one(&first), one(&again));
+    assert!(
+        one(&first).contains(r#""targets":[{"subscription":"{\"endpoint\":\"https://push.example.net/1\","#)
+    );
+}
+
 #[test]
 fn a_target_named_twice_counts_once() {
     let targets = json!([{"token": "t"}, {"topic": "t"}, {"token": "t", "alias": ""}]);
@@ -217,7 +246,10 @@ fn bad_input_is_refused_in_words_a_producer_can_act_on() {
     let target = |target: Value| with("push", json!({"targets": [{"token": "t"}, target]}));
     let id_rule = "use 1–128 of A–Z a–z 0–9 . _ : - (a UUIDv7 is best)";
     let types = r#"use "APP_NOTIFICATION", "PUSH" or a list of both"#;
-    let one_target = "send an object with exactly one of token, topic and alias";
+    let one_target = "send an object with exactly one of token, topic, alias and subscription";
+    let browser =
+        "send what PushSubscription.toJSON() gives in the browser: endpoint, and p256dh and auth under keys";
+    let keys = json!({"p256dh": P256DH, "auth": AUTH});
     let no_control = "leave control characters out";
     let time = "send an RFC 3339 time with an offset, such as 2026-11-22T09:00:00Z";
     let recipient = "use 1–128 characters, no control characters and no white space at either end";
@@ -283,6 +315,10 @@ fn bad_input_is_refused_in_words_a_producer_can_act_on() {
         (target(json!({"token": "a", "alias": "b"})), format!("bad_value: push.targets[1] names more than one target; {one_target}")),
         (target(json!({"token": 7})), "wrong_type: push.targets[1].token is a number; send a string".to_owned()),
         (target(json!({"token": "x".repeat(4097)})), "too_long: push.targets[1].token has 4097 characters, more than 4096; shorten it".to_owned()),
+        (target(json!({"subscription": "s"})), format!("wrong_type: push.targets[1].subscription is a string; {browser}")),
+        (target(json!({"subscription": {"keys": keys}})), format!("missing_field: push.targets[1].subscription.endpoint is missing; {browser}")),
+        (target(json!({"subscription": {"endpoint": "http://push.example.net/1", "keys": keys}})), format!("bad_value: push.targets[1].subscription.endpoint does not begin with https://; {browser}")),
+        (target(json!({"subscription": {"endpoint": "https://push.example.net/1", "keys": {"p256dh": P256DH, "auth": 7}}})), format!("wrong_type: push.targets[1].subscription.keys.auth is not a string; {browser}")),
         (target(json!({"topic": "a\u{1}"})), format!("bad_character: push.targets[1].topic contains '\\u{{1}}'; {no_control}")),
     ] {
         assert_eq!(refused(document.to_string().as_bytes()), expected);

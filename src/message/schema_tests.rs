@@ -61,6 +61,8 @@ fn beyond_the_schema(rejection: &Rejection) -> bool {
     match rejection.code {
         // Bytes, not characters.
         RejectionCode::TooLong => matches!(field, "body" | "push.body" | "data"),
+        // What an address is, and which host it names; one alphabet and the last bits of base64.
+        RejectionCode::BadValue => field.contains(".subscription."),
         // The calendar; the whole text.
         RejectionCode::BadTime | RejectionCode::TooLarge | RejectionCode::TooDeep => true,
         _ => false,
@@ -68,7 +70,7 @@ fn beyond_the_schema(rejection: &Rejection) -> bool {
 }
 
 /// Every place of the contract, as JSON pointers.
-const PLACES: [&str; 26] = [
+const PLACES: [&str; 31] = [
     "",
     "/messageId",
     "/notificationType",
@@ -93,6 +95,11 @@ const PLACES: [&str; 26] = [
     "/push/targets",
     "/push/targets/0",
     "/push/targets/0/token",
+    "/push/targets/1/subscription",
+    "/push/targets/1/subscription/endpoint",
+    "/push/targets/1/subscription/keys",
+    "/push/targets/1/subscription/keys/p256dh",
+    "/push/targets/1/subscription/keys/auth",
     "/push/title",
     "/push/body",
 ];
@@ -121,6 +128,12 @@ fn odd_values() -> Vec<Value> {
         json!({"token": null, "topic": "o"}),
         json!({"token": 1, "topic": "o"}),
         json!({"alias": "a", "sound": {"name": "x"}}),
+        subscription(1),
+        json!({"token": "t", "subscription": null}),
+        json!({"token": "t", "subscription": {}}),
+        json!({"subscription": "s"}),
+        json!({"subscription": null}),
+        json!({"subscription": {}}),
         json!({"sound": "x\0"}),
         json!({"a\0": 1}),
         json!({"a": [{"b": "\0"}]}),
@@ -274,8 +287,24 @@ fn object(names: &'static str) -> impl Strategy<Value = Value> {
     vec((names, anything()), 0..4).prop_map(|it| Value::Object(it.into_iter().collect()))
 }
 
+fn subscription(number: u16) -> Value {
+    json!({"subscription": {
+        "endpoint": format!("https://push.example.net/{number}"),
+        "expirationTime": null,
+        "keys": {
+            "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+            "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+        },
+    }})
+}
+
 fn target() -> impl Strategy<Value = Value> {
-    (select(vec!["token", "topic", "alias"]), line(1..=200)).prop_map(|(kind, name)| json!({kind: name}))
+    (select(vec!["token", "topic", "alias", "subscription"]), line(1..=200), any::<u16>()).prop_map(
+        |(kind, name, number)| match kind {
+            "subscription" => subscription(number),
+            kind => json!({kind: name}),
+        },
+    )
 }
 
 fn push() -> impl Strategy<Value = Value> {

@@ -8,11 +8,16 @@ mod exchange;
 mod http;
 mod log;
 mod mask;
+mod onesignal;
 pub mod retry;
 mod rule;
 mod settings;
+#[cfg(test)]
+mod sink;
 mod template;
 mod vendor;
+mod webhook;
+mod webpush;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -49,6 +54,27 @@ pub const KINDS: &[Kind] = &[
         takes: |_| true,
         policy: Policy::default,
         build: log::build,
+    },
+    Kind {
+        name: "onesignal",
+        about: "OneSignal: people by alias, subscriptions, segments",
+        takes: |target| !matches!(target, Target::Subscription(_)),
+        policy: onesignal::policy,
+        build: onesignal::build,
+    },
+    Kind {
+        name: "webhook",
+        about: "calls a service of one's own, signed by Standard Webhooks",
+        takes: |_| true,
+        policy: webhook::policy,
+        build: webhook::build,
+    },
+    Kind {
+        name: "webpush",
+        about: "browsers, by Web Push with VAPID",
+        takes: |target| matches!(target, Target::Subscription(_)),
+        policy: webpush::policy,
+        build: webpush::build,
     },
 ];
 

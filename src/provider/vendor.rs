@@ -21,7 +21,7 @@ use super::{
 use crate::{
     clock::{Clock, Timestamp},
     event::FailureClass,
-    message::{Message, Target},
+    message::{Message, Target, subscription::Subscription},
     secret::Secret,
 };
 
@@ -67,18 +67,30 @@ impl Vendor {
         protocol: Protocol,
     ) -> Result<Self, BuildError> {
         let base = base.map(|it| take_base_url(settings, it)).transpose()?;
-        let count = settings.take_integer("connections", 1, 1..=CONNECTIONS_MAX)?;
         let plain = base.as_ref().is_some_and(|it| it.scheme() == "http");
+        Ok(Self { base, ..Self::anywhere(parts, settings, protocol, plain)? })
+    }
+
+    /// A service without an address of its own, which is called without TLS only where `plain_http` says
+    /// so. Takes the key `connections`.
+    pub(super) fn anywhere(
+        parts: &Parts,
+        settings: &mut Settings,
+        protocol: Protocol,
+        plain_http: bool,
+    ) -> Result<Self, BuildError> {
+        let count = settings.take_integer("connections", 1, 1..=CONNECTIONS_MAX)?;
         let connection = |_| {
-            let client = client(parts.timeout, parts.concurrency, protocol, plain)?;
+            let client = client(parts.timeout, parts.concurrency, protocol, plain_http)?;
             Ok(Connection { client, calls: AtomicUsize::new(0) })
         };
         let connections = (0..count).map(connection).collect::<reqwest::Result<_>>().map_err(|error| {
-            let problem = format!("cannot be called: {error}");
-            settings.error("base_url", problem, "install the system's root certificates")
+            let problem = format!("cannot call anything: {error}");
+            settings.error("", problem, "install the system's root certificates")
         })?;
         let Parts { name, clock, .. } = parts;
-        Ok(Self { name: name.clone(), clock: Arc::clone(clock), mask: Mask::default(), base, connections })
+        let (name, clock) = (name.clone(), Arc::clone(clock));
+        Ok(Self { name, clock, mask: Mask::default(), base: None, connections })
     }
 
     /// Also hides this secret in whatever is recorded.
@@ -101,11 +113,16 @@ impl Vendor {
 
     /// What hides the secrets of this push too.
     pub(super) fn mask(&self, pushes: &[Push]) -> Mask {
-        pushes.iter().fold(self.mask.clone(), |mask, push| match &push.target {
-            Target::Token(secret) | Target::Subscription(secret) => {
-                mask.and(secret, format!("[{}]", push.target.masked()))
+        pushes.iter().fold(self.mask.clone(), |mask, push| {
+            let shown = || format!("[{}]", push.target.masked());
+            match &push.target {
+                Target::Token(secret) => mask.and(secret, shown()),
+                Target::Subscription(text) => {
+                    let parts = Subscription::read(text).map(|it| it.secrets()).unwrap_or_default();
+                    parts.iter().fold(mask.and(text, shown()), |mask, it| mask.and(it, shown()))
+                }
+                Target::Topic(_) | Target::Alias(_) => mask,
             }
-            Target::Topic(_) | Target::Alias(_) => mask,
         })
     }
 
@@ -146,8 +163,7 @@ impl Vendor {
     /// off or that nobody can read is unknown, never accepted.
     pub(super) fn by_status(&self, code: Option<&str>, answer: &Answer, mask: &Mask) -> Failure {
         let (class, ours) = match (answer.end, by_status(answer.status)) {
-            (BodyEnd::Broken(_) | BodyEnd::TooLong, Class::Failed(FailureClass::Retry))
-            | (_, Class::Failed(FailureClass::Retry)) => (FailureClass::Retry, None),
+            (_, Class::Failed(FailureClass::Retry)) => (FailureClass::Retry, None),
             (BodyEnd::Broken(how), _) => (FailureClass::Unknown, Some(how)),
             (_, Class::Accepted) => (FailureClass::Unknown, None),
             (_, Class::Failed(class)) => (class, None),
