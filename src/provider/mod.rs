@@ -5,12 +5,15 @@
 //! when to try again is decided by [`retry`] and recorded in the log by the delivery worker.
 
 mod exchange;
+mod fcm;
 mod http;
 mod log;
 mod mask;
 pub mod retry;
 mod rule;
 mod settings;
+#[cfg(test)]
+mod sink;
 mod template;
 mod vendor;
 
@@ -34,6 +37,13 @@ pub use self::settings::BuildError;
 
 /// Every kind of provider there is. A new one is a file beside this one and a line here.
 pub const KINDS: &[Kind] = &[
+    Kind {
+        name: "fcm",
+        about: "Firebase Cloud Messaging, HTTP v1",
+        takes: |it| matches!(it, Target::Token(_) | Target::Topic(_)),
+        policy: Policy::default,
+        build: fcm::build,
+    },
     Kind {
         name: "http",
         about: "any service with an HTTP API, described in settings",

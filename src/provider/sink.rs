@@ -1,0 +1,97 @@
+//! A vendor for tests: a real server on the loopback that answers as it is told and remembers what it saw.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
+};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use super::{
+    Failure, Outcome,
+    exchange::{Answer, BodyEnd},
+};
+
+/// One call that the server saw.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) uri: Uri,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |it| it.to_str().unwrap())
+    }
+}
+
+/// What the server answers: status, headers, body.
+pub(super) type Reply = (u16, Vec<(&'static str, String)>, String);
+
+pub(super) fn reply(status: u16, body: impl Into<String>) -> Reply {
+    (status, Vec::new(), body.into())
+}
+
+type Served = (Arc<dyn Fn(&Call) -> Reply + Send + Sync>, Arc<Mutex<Vec<Call>>>);
+
+/// Runs `client` against a server at the address it gets; and what the server saw meanwhile.
+pub(super) async fn against<T, C: Future<Output = T>>(
+    answer: impl Fn(&Call) -> Reply + Send + Sync + 'static,
+    client: impl FnOnce(String) -> C,
+) -> (T, Vec<Call>) {
+    let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
+    let served: Served = (Arc::new(answer), Arc::clone(&calls));
+    let handle = async |State((answer, calls)): State<Served>,
+                        verb: Method,
+                        uri: Uri,
+                        headers: HeaderMap,
+                        body: Bytes| {
+        assert_eq!(verb, Method::POST);
+        let call = Call { uri, headers, body };
+        let (status, headers, body) = answer(&call);
+        calls.lock().unwrap().push(call);
+        (StatusCode::from_u16(status).unwrap(), header_map(&headers), body)
+    };
+    let router = Router::new().fallback(handle).with_state(served);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let result = tokio::select! {
+        ended = pin!(async { axum::serve(listener, router).await }) => panic!("the server ended: {ended:?}"),
+        result = client(base) => result,
+    };
+    let calls = std::mem::take(&mut *calls.lock().unwrap());
+    (result, calls)
+}
+
+/// An answer as an adapter gets it.
+pub(super) fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
+    let headers: Vec<_> = headers.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+    Answer { status, headers: header_map(&headers), body: body.as_bytes().to_vec(), end: BodyEnd::Whole }
+}
+
+pub(super) fn failure(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failed(failure) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
+    let pair = |(name, value): &(&'static str, String)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+    };
+    headers.iter().map(pair).collect()
+}
