@@ -4,6 +4,7 @@
 //! (ONE-ATTEMPT-ONE-CALL). It never retries, never sleeps and keeps no state about deliveries: whether and
 //! when to try again is decided by [`retry`] and recorded in the log by the delivery worker.
 
+mod apns;
 mod exchange;
 mod fcm;
 mod http;
@@ -37,6 +38,13 @@ pub use self::settings::BuildError;
 
 /// Every kind of provider there is. A new one is a file beside this one and a line here.
 pub const KINDS: &[Kind] = &[
+    Kind {
+        name: "apns",
+        about: "the Apple Push Notification service, with provider tokens",
+        takes: |it| matches!(it, Target::Token(_)),
+        policy: Policy::default,
+        build: apns::build,
+    },
     Kind {
         name: "fcm",
         about: "Firebase Cloud Messaging, HTTP v1",
