@@ -6,6 +6,7 @@
 
 mod apns;
 mod exchange;
+mod expo;
 mod fcm;
 mod http;
 mod log;
@@ -44,6 +45,13 @@ pub const KINDS: &[Kind] = &[
         takes: |it| matches!(it, Target::Token(_)),
         policy: Policy::default,
         build: apns::build,
+    },
+    Kind {
+        name: "expo",
+        about: "Expo's push service, many pushes a call, with receipts",
+        takes: |it| matches!(it, Target::Token(_)),
+        policy: Policy::default,
+        build: expo::build,
     },
     Kind {
         name: "fcm",

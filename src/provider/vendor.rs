@@ -248,8 +248,23 @@ pub(super) fn take_bool(settings: &mut Settings, key: &'static str, plain: bool)
 
 /// Takes a secret that must be there, by its reference.
 pub(super) fn take_secret(settings: &mut Settings, key: &'static str) -> Result<Secret, BuildError> {
-    let reference: String = settings.require(key, "env:NAME or file:PATH")?;
-    let secret = Secret::resolve(&reference);
+    let reference: String = settings.require(key, REFERENCE)?;
+    resolve(settings, key, &reference)
+}
+
+/// Takes a secret that may be there, by its reference.
+pub(super) fn take_optional_secret(
+    settings: &mut Settings,
+    key: &'static str,
+) -> Result<Option<Secret>, BuildError> {
+    let reference = settings.take::<String>(key, REFERENCE)?;
+    reference.map(|it| resolve(settings, key, &it)).transpose()
+}
+
+const REFERENCE: &str = "env:NAME or file:PATH";
+
+fn resolve(settings: &Settings, key: &str, reference: &str) -> Result<Secret, BuildError> {
+    let secret = Secret::resolve(reference);
     secret.map_err(|error| settings.error(key, error.to_string(), error.remedy()))
 }
 
