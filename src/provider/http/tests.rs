@@ -226,7 +226,10 @@ async fn every_answer_becomes_the_outcome_that_the_rules_or_its_status_say() {
             429,
             &[("retry-after", "120")],
             limited,
-            after(120, failed(Retry, "API rate limit exceeded", Some(429), Some(limited))),
+            Outcome::Failed(Failure {
+                scope: RetryScope::Provider,
+                ..failure(after(120, failed(Retry, "API rate limit exceeded", Some(429), Some(limited))))
+            }),
         ),
         (
             503,
