@@ -5,6 +5,8 @@
 //! when to try again is decided by [`retry`] and recorded in the log by the delivery worker.
 
 mod apns;
+#[cfg(test)]
+mod double;
 mod exchange;
 mod expo;
 mod fcm;
@@ -14,8 +16,6 @@ mod mask;
 pub mod retry;
 mod rule;
 mod settings;
-#[cfg(test)]
-mod sink;
 mod template;
 mod vendor;
 

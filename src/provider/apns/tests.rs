@@ -2,14 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::join_all;
 use jsonwebtoken::{DecodingKey, Validation};
 
 use super::super::{
     Configured, build,
-    sink::{Call, Reply, against, answer, failure, reply},
+    double::{self, Call, Reply, against, answer, failure, reply},
     tests::push,
 };
 use super::*;
@@ -26,19 +24,10 @@ struct Key {
 
 impl Key {
     fn new() -> Self {
-        let document = EcdsaKeyPair::generate_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            &aws_lc_rs::rand::SystemRandom::new(),
-        )
-        .unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref()).unwrap();
-        let pem = format!(
-            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-            STANDARD.encode(document.as_ref())
-        );
+        let double::Key { pem, public } = double::ec_key();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &pem).unwrap();
-        Self { file, pem, public: pair.public_key().as_ref().to_vec() }
+        Self { file, pem, public }
     }
 
     fn settings(&self, base: &str) -> Value {

@@ -2,7 +2,7 @@
 
 use super::super::{
     Configured, build,
-    sink::{against, answer, failure, reply},
+    double::{against, answer, failure, reply},
     tests::push,
 };
 use super::*;
@@ -198,7 +198,7 @@ async fn many_pushes_are_one_call_and_their_tickets_one_question() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "s3cret").unwrap();
     let more = json!({ "access_token": format!("file:{}", file.path().display()), "channel_id": "news" });
-    let expo = |call: &super::super::sink::Call| {
+    let expo = |call: &super::super::double::Call| {
         if call.uri.path().ends_with("getReceipts") {
             reply(200, r#"{"data":{"t-0":{"status":"ok"}}}"#)
         } else {

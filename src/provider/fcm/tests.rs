@@ -2,18 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
-    rsa::{KeyPair, KeySize},
-    signature::KeyPair as _,
-};
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use super::super::{
     Configured, build,
-    sink::{Call, Reply, against, answer, failure, reply},
+    double::{Call, Reply, against, answer, failure, reply, rsa_key, service_account},
     tests::push,
 };
 use super::*;
@@ -33,18 +27,10 @@ struct Key {
 
 impl Key {
     fn new(token_uri: &str) -> Self {
-        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
-        let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(|it| std::str::from_utf8(it).unwrap()).collect();
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+        let key = rsa_key();
         let file = tempfile::NamedTempFile::new().unwrap();
-        let account = json!({
-            "type": "service_account", "project_id": "demo", "private_key_id": "kid-1", "private_key": pem,
-            "client_email": "ledger@demo.iam.gserviceaccount.com", "token_uri": token_uri,
-        });
-        std::fs::write(file.path(), account.to_string()).unwrap();
-        Self { file, pem, public: DecodingKey::from_rsa_der(pair.public_key().as_ref()) }
+        std::fs::write(file.path(), service_account(&key, token_uri)).unwrap();
+        Self { file, public: DecodingKey::from_rsa_der(&key.public), pem: key.pem }
     }
 
     fn settings(&self, base: &str) -> Value {

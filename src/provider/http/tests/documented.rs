@@ -1,5 +1,6 @@
 //! That `docs/providers.md` is right: its examples build, and do what they say.
 
+use super::super::super::double::{ec_key, rsa_key, service_account};
 use super::*;
 
 /// The providers in the examples of the documentation, with their secrets in a file.
@@ -23,10 +24,22 @@ fn documented(reference: &str) -> Vec<(String, Value)> {
 #[test]
 fn every_documented_example_builds() {
     let (_file, reference) = secret("s3cret");
+    let (_signing, signing) = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+    let (_vapid, vapid) = secret("yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw");
+    let (_apple, apple) = secret(&ec_key().pem);
+    let (_google, google) = secret(&service_account(&rsa_key(), "https://oauth2.example/token"));
     let providers = documented(&reference);
-    assert_eq!(providers.len(), 3);
     for (name, mut settings) in providers {
         let kind = settings.as_object_mut().unwrap().remove("kind").unwrap();
+        match kind.as_str().unwrap() {
+            "webhook" => settings["secrets"] = json!([signing]),
+            "webpush" => settings["vapid_key"] = json!(vapid),
+            "onesignal" => settings["api_key"] = json!(reference),
+            "apns" => settings["key"] = json!(apple),
+            "expo" => settings["access_token"] = json!(reference),
+            "fcm" => settings["credentials"] = json!(google),
+            _ => {}
+        }
         let clock = Arc::new(ManualClock::new(Timestamp::parse(NOW).unwrap()));
         let built = build(&name, kind.as_str().unwrap(), settings, clock);
         assert_eq!(built.unwrap().provider.name(), name);
@@ -36,6 +49,10 @@ fn every_documented_example_builds() {
 #[test]
 fn every_setting_is_documented() {
     let page = include_str!("../../../../docs/providers.md");
+    for kind in super::super::super::KINDS {
+        assert!(page.contains(&format!("\n| `{}` |", kind.name)), "{}", kind.name);
+        assert!(page.contains(&format!("kind = \"{}\"\n", kind.name)), "{} has no example", kind.name);
+    }
     let remedy = refusal(json!({"url": "https://a.example", "no_such_key": 1}));
     let retry = refusal(json!({"url": "https://a.example", "retry": {"no_such_key": 1}}));
     let keys = [remedy, retry].map(|it| it.split("use one of: ").nth(1).unwrap().to_owned()).join(", ");

@@ -1,4 +1,5 @@
-//! A vendor for tests: a real server on the loopback that answers as it is told and remembers what it saw.
+//! A vendor's double for tests: a real server on the loopback that answers as it is told and remembers what
+//! it saw; and throw-away keys as vendors give them.
 
 use std::{
     future::Future,
@@ -6,13 +7,20 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rand::SystemRandom,
+    rsa::{self, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
 use axum::{
     Router,
     body::Bytes,
     extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
 };
-use serde_json::Value;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{
@@ -94,4 +102,40 @@ fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
         (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
     };
     headers.iter().map(pair).collect()
+}
+
+/// A private key in PEM, and its public half.
+pub(super) struct Key {
+    pub(super) pem: String,
+    pub(super) public: Vec<u8>,
+}
+
+/// A key for ES256, as Apple gives it.
+pub(super) fn ec_key() -> Key {
+    let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let private = EcdsaKeyPair::generate_pkcs8(kind, &SystemRandom::new()).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(kind, private.as_ref()).unwrap();
+    Key { pem: pem(private.as_ref()), public: pair.public_key().as_ref().to_vec() }
+}
+
+/// A key for RS256, as Google gives it.
+pub(super) fn rsa_key() -> Key {
+    let pair = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    Key { pem: pem(private.as_ref()), public: pair.public_key().as_ref().to_vec() }
+}
+
+/// The key file of a service account.
+pub(super) fn service_account(key: &Key, token_uri: &str) -> String {
+    let account = json!({
+        "type": "service_account", "project_id": "demo", "private_key_id": "kid-1", "private_key": key.pem,
+        "client_email": "ledger@demo.iam.gserviceaccount.com", "token_uri": token_uri,
+    });
+    account.to_string()
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|it| std::str::from_utf8(it).unwrap()).collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
