@@ -4,7 +4,12 @@
 //! (ONE-ATTEMPT-ONE-CALL). It never retries, never sleeps and keeps no state about deliveries: whether and
 //! when to try again is decided by [`retry`] and recorded in the log by the delivery worker.
 
+mod apns;
+#[cfg(test)]
+mod double;
 mod exchange;
+mod expo;
+mod fcm;
 mod http;
 mod log;
 mod mask;
@@ -12,8 +17,6 @@ mod onesignal;
 pub mod retry;
 mod rule;
 mod settings;
-#[cfg(test)]
-mod sink;
 mod template;
 mod vendor;
 mod webhook;
@@ -41,6 +44,27 @@ pub use self::settings::{Breaking, BuildError, Limits, Rate};
 
 /// Every kind of provider there is. A new one is a file beside this one and a line here.
 pub const KINDS: &[Kind] = &[
+    Kind {
+        name: "apns",
+        about: "the Apple Push Notification service, with provider tokens",
+        takes: |it| matches!(it, Target::Token(_)),
+        policy: apns::policy,
+        build: apns::build,
+    },
+    Kind {
+        name: "expo",
+        about: "Expo's push service, many pushes a call, with receipts",
+        takes: |it| matches!(it, Target::Token(_)),
+        policy: Policy::default,
+        build: expo::build,
+    },
+    Kind {
+        name: "fcm",
+        about: "Firebase Cloud Messaging, HTTP v1",
+        takes: |it| matches!(it, Target::Token(_) | Target::Topic(_)),
+        policy: Policy::default,
+        build: fcm::build,
+    },
     Kind {
         name: "http",
         about: "any service with an HTTP API, described in settings",

@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, Method, Request, Url};
+use reqwest::{
+    Client, Method, Request, Url,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::{
     Failure, Outcome, Parts, Push, RetryScope,
@@ -27,6 +32,8 @@ use crate::{
 
 /// Longest provider's code or message id that is recorded, in bytes.
 const NAME_MAX: usize = 256;
+/// Longest name under which pushes replace each other, in bytes: as Apple takes it.
+const COLLAPSE_ID_MAX: usize = 64;
 /// Most connections to one service.
 const CONNECTIONS_MAX: u64 = 64;
 
@@ -109,6 +116,14 @@ impl Vendor {
         let mut url = self.base.clone()?;
         url.path_segments_mut().ok()?.pop_if_empty().extend(segments);
         Some(Request::new(Method::POST, url))
+    }
+
+    /// The same with a body of JSON.
+    pub(super) fn post_json(&self, segments: &[&str], body: Vec<u8>) -> Option<Request> {
+        let mut request = self.post(segments)?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(body.into());
+        Some(request)
     }
 
     /// What hides the secrets of this push too.
@@ -205,10 +220,68 @@ pub(super) fn ttl(message: &Message, now: Timestamp) -> Option<Duration> {
     message.expires_at.map(|at| Duration::from_secs(at.since(now).as_secs()))
 }
 
+/// The name under which a push replaces what the device shows already: the message's collapse key, else the
+/// delivery, so that a repetition after an unknown outcome replaces itself. At most 64 bytes of visible
+/// ASCII; a key that is not that is hashed.
+pub(super) fn collapse_id(push: &Push) -> String {
+    match &push.message.collapse_key {
+        None => push.delivery_id.to_string(),
+        Some(key) if key.len() <= COLLAPSE_ID_MAX && key.bytes().all(|it| it.is_ascii_graphic()) => {
+            key.clone()
+        }
+        Some(key) => hex::encode(Sha256::digest(key.as_bytes())),
+    }
+}
+
+/// What the app gets with a push: the message's `data`, and under names of ours which message and which
+/// delivery it is, and where a tap leads. A key that has such a name, or that the service keeps for itself,
+/// gets `data.` put before it.
+pub(super) fn data(push: &Push, reserved: fn(&str) -> bool) -> Map<String, Value> {
+    let message = &push.message;
+    let mut data = Map::new();
+    data.insert("messageId".into(), message.message_id.to_string().into());
+    data.insert("deliveryId".into(), push.delivery_id.to_string().into());
+    data.extend(message.link.clone().map(|it| ("link".to_owned(), it.into())));
+    let taken = |key: &str| reserved(key) || ["messageId", "deliveryId", "link"].contains(&key);
+    let (renamed, plain): (Vec<_>, Vec<_>) = message.data.iter().partition(|(key, _)| taken(key));
+    data.extend(plain.into_iter().map(|(key, value)| (key.clone(), value.clone())));
+    for (key, value) in renamed {
+        data.entry(format!("data.{key}")).or_insert_with(|| value.clone());
+    }
+    data
+}
+
+/// An object of what is there; nothing where nothing is.
+pub(super) fn object<const N: usize>(pairs: [(&str, Option<Value>); N]) -> Option<Value> {
+    let there = pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let map: Map<_, _> = there.collect();
+    (!map.is_empty()).then_some(Value::Object(map))
+}
+
+/// Takes true or false.
+pub(super) fn take_bool(settings: &mut Settings, key: &'static str, plain: bool) -> Result<bool, BuildError> {
+    Ok(settings.take(key, "true or false")?.unwrap_or(plain))
+}
+
 /// Takes a secret that must be there, by its reference.
 pub(super) fn take_secret(settings: &mut Settings, key: &'static str) -> Result<Secret, BuildError> {
-    let reference: String = settings.require(key, "env:NAME or file:PATH")?;
-    let secret = Secret::resolve(&reference);
+    let reference: String = settings.require(key, REFERENCE)?;
+    resolve(settings, key, &reference)
+}
+
+/// Takes a secret that may be there, by its reference.
+pub(super) fn take_optional_secret(
+    settings: &mut Settings,
+    key: &'static str,
+) -> Result<Option<Secret>, BuildError> {
+    let reference = settings.take::<String>(key, REFERENCE)?;
+    reference.map(|it| resolve(settings, key, &it)).transpose()
+}
+
+const REFERENCE: &str = "env:NAME or file:PATH";
+
+fn resolve(settings: &Settings, key: &str, reference: &str) -> Result<Secret, BuildError> {
+    let secret = Secret::resolve(reference);
     secret.map_err(|error| settings.error(key, error.to_string(), error.remedy()))
 }
 

@@ -43,7 +43,7 @@ use crate::{
         Ledger,
         dispatch::{Dispatched, Started},
     },
-    provider::Configured,
+    provider::{Batch, Configured},
     store::Entry,
     wake::Wake,
 };
@@ -334,7 +334,9 @@ impl Deliver {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             let mut ready = std::mem::take(&mut lane.ready).into_iter().peekable();
             while ready.peek().is_some() {
-                let part: Vec<_> = ready.by_ref().take(lane.batch_max).collect();
+                // Asked each time: a service may take fewer for a while.
+                let size_max = lane.configured.provider.batch().map_or(1, Batch::size_max).max(1);
+                let part: Vec<_> = ready.by_ref().take(size_max).collect();
                 self.jobs.spawn(self.hands.clone().call(at, lane.configured.clone(), part));
             }
         }

@@ -1,6 +1,6 @@
 //! What OneSignal is sent, and what its answers mean.
 
-use super::super::{Configured, Failure, build, sink::sink, tests::push};
+use super::super::{Configured, Failure, build, double::sink, tests::push};
 use super::*;
 use crate::clock::ManualClock;
 

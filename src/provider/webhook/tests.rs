@@ -5,7 +5,7 @@ use std::{str::from_utf8, time::Duration};
 use aws_lc_rs::signature::{ED25519, KeyPair, UnparsedPublicKey};
 use serde_json::json;
 
-use super::super::{Configured, build, sink::sink, tests::push};
+use super::super::{Configured, build, double::sink, tests::push};
 use super::*;
 use crate::{
     clock::{Clock, ManualClock, SystemClock},

@@ -1,6 +1,6 @@
 //! What browsers' push services are sent, and what their answers mean.
 
-use super::super::{Configured, build, exchange::BodyEnd, sink::sink, tests::push};
+use super::super::{Configured, build, double::sink, exchange::BodyEnd, tests::push};
 use super::{
     encryption::tests::{AUTH, P256DH, decrypt},
     *,

@@ -107,7 +107,7 @@ pub(super) struct Lane {
     /// No push to these targets before a time: their device gets too much.
     held_targets: HashMap<Target, Timestamp>,
     /// Pushes in one call at the most.
-    pub(super) batch_max: usize,
+    batch_max: usize,
     calls_max: usize,
     ahead_max: usize,
     in_flight: usize,

@@ -1,5 +1,6 @@
 //! That `docs/providers.md` is right: its examples build, and do what they say.
 
+use super::super::super::double::{ec_key, rsa_key, service_account};
 use super::*;
 
 /// The providers in the examples of the documentation, with their secrets in a file.
@@ -25,6 +26,8 @@ fn every_documented_example_builds() {
     let (_file, reference) = secret("s3cret");
     let (_signing, signing) = secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     let (_vapid, vapid) = secret("yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw");
+    let (_apple, apple) = secret(&ec_key().pem);
+    let (_google, google) = secret(&service_account(&rsa_key(), "https://oauth2.example/token"));
     let providers = documented(&reference);
     for (name, mut settings) in providers {
         let kind = settings.as_object_mut().unwrap().remove("kind").unwrap();
@@ -32,6 +35,9 @@ fn every_documented_example_builds() {
             "webhook" => settings["secrets"] = json!([signing]),
             "webpush" => settings["vapid_key"] = json!(vapid),
             "onesignal" => settings["api_key"] = json!(reference),
+            "apns" => settings["key"] = json!(apple),
+            "expo" => settings["access_token"] = json!(reference),
+            "fcm" => settings["credentials"] = json!(google),
             _ => {}
         }
         let clock = Arc::new(ManualClock::new(Timestamp::parse(NOW).unwrap()));
