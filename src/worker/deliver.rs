@@ -84,6 +84,10 @@ pub struct Deliver {
     outcomes: BTreeMap<Shard, Vec<(DeliveryId, Entry)>>,
     /// Devices of which a provider says that they are no more.
     dead: Vec<Obituary>,
+    /// Providers whose word on devices since a time is to be taken back.
+    disbelieved: Vec<(String, Timestamp)>,
+    /// One thing at a time is written about devices, so that what is taken back stays so.
+    is_burying: bool,
     /// Whether the pauses that all processes share are being read.
     is_reading_controls: bool,
     /// Whether a delivery can have more than one provider.
@@ -125,6 +129,8 @@ impl Deliver {
             seen: Seen::new(SEEN_MAX),
             outcomes: BTreeMap::new(),
             dead: Vec::new(),
+            disbelieved: Vec::new(),
+            is_burying: false,
             is_reading_controls: false,
             recording: 0,
             deeds: 0,
@@ -201,6 +207,7 @@ impl Deliver {
             self.take(done)?;
         }
         self.record();
+        self.bury();
         self.start_calls();
         if self.is_stopping {
             return Ok(());
@@ -329,6 +336,19 @@ impl Deliver {
         }
     }
 
+    /// Hands over what is known of devices.
+    fn bury(&mut self) {
+        let hands = self.hands.clone();
+        if self.is_burying {
+        } else if let Some((provider, since)) = self.disbelieved.pop() {
+            self.is_burying = true;
+            self.jobs.spawn(hands.unbury(provider, since));
+        } else if !self.dead.is_empty() {
+            self.is_burying = true;
+            self.jobs.spawn(hands.bury(std::mem::take(&mut self.dead)));
+        }
+    }
+
     /// Makes the calls of everything that is claimed, as many pushes in one as the provider takes.
     fn start_calls(&mut self) {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
@@ -342,12 +362,8 @@ impl Deliver {
         }
     }
 
-    /// Hands the outcomes over, one job a shard, and the deaths of devices.
+    /// Hands the outcomes over, one job a shard.
     fn record(&mut self) {
-        if !self.dead.is_empty() {
-            let dead = std::mem::take(&mut self.dead);
-            self.jobs.spawn(self.hands.clone().bury(dead));
-        }
         for (shard, outcomes) in std::mem::take(&mut self.outcomes) {
             self.recording += outcomes.len();
             self.jobs.spawn(self.hands.clone().record(shard, outcomes));

@@ -139,7 +139,6 @@ fn headers_say_until_when_how_urgent_and_what_is_replaced() {
 fn every_answer_of_apns_has_its_meaning() {
     use FailureClass::{AuthConfig, InvalidTarget, Permanent, Retry};
     use RetryScope::{Device, Message, Provider};
-    let quarter = Some(900);
     let reasons: &[(u16, &str, FailureClass, RetryScope, Option<u64>)] = &[
         (400, "BadDeviceToken", InvalidTarget, Message, None),
         (400, "DeviceTokenNotForTopic", InvalidTarget, Message, None),
@@ -168,15 +167,15 @@ fn every_answer_of_apns_has_its_meaning() {
         (429, "TooManyRequests", Retry, Device, None),
         (429, "TooManyProviderTokenUpdates", Retry, Provider, None),
         (400, "IdleTimeout", Retry, Message, None),
-        (500, "InternalServerError", Retry, Message, quarter),
-        (503, "ServiceUnavailable", Retry, Message, quarter),
-        (503, "Shutdown", Retry, Message, quarter),
+        (500, "InternalServerError", Retry, Message, None),
+        (503, "ServiceUnavailable", Retry, Message, None),
+        (503, "Shutdown", Retry, Message, None),
         // What nobody knows yet goes by its status.
         (400, "BrandNew", Permanent, Message, None),
         (403, "BrandNew", AuthConfig, Message, None),
         (410, "BrandNew", Permanent, Message, None),
         (429, "BrandNew", Retry, Provider, None),
-        (503, "BrandNew", Retry, Message, quarter),
+        (503, "BrandNew", Retry, Message, None),
     ];
     let (vendor, mask) = (vendor(), Mask::default());
     let come_to = |status, headers: &[(&'static str, &str)], body: &str| {

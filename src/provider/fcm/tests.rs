@@ -245,9 +245,9 @@ fn a_wait_is_for_the_device_or_for_the_project() {
     let unavailable = error(503, "UNAVAILABLE", "Busy", &own("UNAVAILABLE"));
     for (status, header, body, code, scope, wait) in [
         (429, Some("120"), project(), "QUOTA_EXCEEDED", Provider, Some(120)),
-        (429, None, project(), "QUOTA_EXCEEDED", Provider, Some(60)),
-        (429, None, device, "QUOTA_EXCEEDED", Device, Some(60)),
-        (429, None, exhausted("Quota exceeded", json!([])), "RESOURCE_EXHAUSTED", Provider, Some(60)),
+        (429, None, project(), "QUOTA_EXCEEDED", Provider, None),
+        (429, None, device, "QUOTA_EXCEEDED", Device, None),
+        (429, None, exhausted("Quota exceeded", json!([])), "RESOURCE_EXHAUSTED", Provider, None),
         (429, Some("0"), "slow down".into(), "http_429", Provider, Some(0)),
         (429, Some("1000000000"), String::new(), "http_429", Provider, Some(1_000_000_000)),
         (503, Some("30"), unavailable.clone(), "UNAVAILABLE", Message, Some(30)),

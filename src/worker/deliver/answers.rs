@@ -66,8 +66,16 @@ impl Deliver {
                     Err(error) => self.meet("reading what is paused", |it| &mut it.reading, &error),
                 }
             }
-            Done::Noted { result: Ok(_), .. } => {}
-            Done::Noted { doing, result: Err(error) } => self.meet(doing, |it| &mut it.writing, &error),
+            Done::Noted(Ok(())) => {}
+            Done::Noted(Err(error)) => {
+                self.meet("pausing or resuming a provider", |it| &mut it.writing, &error);
+            }
+            Done::Buried(result) => {
+                self.is_burying = false;
+                if let Err(error) = result {
+                    self.meet("putting down dead devices", |it| &mut it.writing, &error);
+                }
+            }
             Done::Counted(Ok(counts)) => self.publish(&counts),
             Done::Counted(Err(error)) => self.meet("counting what is due", |it| &mut it.reading, &error),
         }
@@ -218,7 +226,7 @@ impl Deliver {
             }
             Change::Disbelieved { since } => {
                 self.dead.retain(|it| it.provider != provider);
-                self.jobs.spawn(hands.unbury(provider.clone(), since));
+                self.disbelieved.push((provider.clone(), since));
             }
         }
         metric::provider_state(&provider, self.lanes[at].health.state(now));
@@ -314,7 +322,7 @@ impl Deliver {
             }
             Outcome::Failed(failure) => {
                 metric::attempt_ended(lane.name(), failure.class.as_str());
-                if failure.class == FailureClass::InvalidTarget {
+                if failure.class == FailureClass::InvalidTarget && lane.health.is_believed() {
                     self.dead.push(Obituary {
                         target,
                         provider: lane.name().to_owned(),

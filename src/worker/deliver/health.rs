@@ -119,6 +119,11 @@ impl Health {
         }
     }
 
+    /// Whether its word on a device counts.
+    pub(super) fn is_believed(&self) -> bool {
+        self.pause.is_none_or(|it| it.cause != PauseCause::InvalidTargets)
+    }
+
     /// Its state in one word, for metrics.
     pub(super) fn state(&self, now: Timestamp) -> &'static str {
         match self.gate(now) {

@@ -94,11 +94,10 @@ pub(super) enum Done {
     Counted(Result<Vec<DueCount>, StoreError>),
     /// What holds for all processes.
     Controlled(Result<Vec<Control>, StoreError>),
-    /// Something was written beside the log, or could not be.
-    Noted {
-        doing: &'static str,
-        result: Result<u64, StoreError>,
-    },
+    /// A provider was paused or resumed for all processes.
+    Noted(Result<(), StoreError>),
+    /// What is known of devices was written down.
+    Buried(Result<(), StoreError>),
 }
 
 /// A call that has ended.
@@ -157,20 +156,17 @@ impl Hands {
 
     /// Pauses or resumes a provider for all processes.
     pub(super) async fn control(self, control: Control) -> Done {
-        let result = self.ledger.store().control(&control).await.map(u64::from);
-        Done::Noted { doing: "pausing or resuming a provider", result }
+        Done::Noted(self.ledger.store().control(&control).await.map(drop))
     }
 
     /// Puts down devices as dead.
     pub(super) async fn bury(self, dead: Vec<Obituary>) -> Done {
-        let result = self.ledger.store().bury_devices(&dead, self.ledger.now()).await;
-        Done::Noted { doing: "putting down dead devices", result }
+        Done::Buried(self.ledger.store().bury_devices(&dead, self.ledger.now()).await.map(drop))
     }
 
     /// Takes back what a provider said of devices.
     pub(super) async fn unbury(self, provider: String, since: Timestamp) -> Done {
-        let result = self.ledger.store().unbury_devices(&provider, since).await;
-        Done::Noted { doing: "taking back the deaths of devices", result }
+        Done::Buried(self.ledger.store().unbury_devices(&provider, since).await.map(drop))
     }
 
     /// Counts what is due, and what has been for longer than `bound`.

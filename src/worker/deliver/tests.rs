@@ -1,5 +1,6 @@
 //! What the worker promises, on a real database with a clock that stands still.
 
+mod care;
 mod world;
 
 use std::{collections::HashSet, pin::pin, sync::Arc};

@@ -10,7 +10,7 @@ fn documented(reference: &str) -> Vec<(String, Value)> {
     let mut providers = Vec::new();
     for example in examples {
         let example: toml::Table = toml::from_str(example).unwrap();
-        for (name, table) in example["providers"].as_table().unwrap() {
+        for (name, table) in example.get("providers").and_then(toml::Value::as_table).into_iter().flatten() {
             let mut settings = serde_json::to_value(table).unwrap();
             if let Some(secrets) = settings.get_mut("secrets").and_then(Value::as_object_mut) {
                 secrets.values_mut().for_each(|it| *it = json!(reference));

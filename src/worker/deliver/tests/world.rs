@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -26,7 +29,7 @@ use crate::{
     message::parse::{Outside, parse},
     projection::deliveries::Deliveries,
     provider::{
-        Breaking, Configured, Failure, Limits, Outcome, Provider, Push,
+        Batch, Breaking, Configured, Failure, Limits, Outcome, Provider, Push, Receipts, Said,
         retry::{OnUnknown, Policy},
     },
     routing::Routing,
@@ -50,6 +53,11 @@ pub(super) enum Play {
 pub(super) struct Scripted {
     name: &'static str,
     script: Mutex<VecDeque<Play>>,
+    /// Takes so many pushes a call, and may be asked for receipts.
+    batch: Option<usize>,
+    said: Mutex<VecDeque<Said>>,
+    asked: Mutex<Vec<Vec<String>>>,
+    sizes: Mutex<Vec<usize>>,
     calls: Mutex<Vec<Push>>,
     called: Notify,
     released: Semaphore,
@@ -57,9 +65,18 @@ pub(super) struct Scripted {
 
 impl Scripted {
     pub(super) fn new(name: &'static str) -> Arc<Self> {
+        Self::with_batches(name, None)
+    }
+
+    /// One that takes many pushes a call, and is asked for receipts two at a time.
+    pub(super) fn with_batches(name: &'static str, batch: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             name,
             script: Mutex::default(),
+            batch,
+            said: Mutex::default(),
+            asked: Mutex::default(),
+            sizes: Mutex::default(),
             calls: Mutex::default(),
             called: Notify::new(),
             released: Semaphore::new(0),
@@ -80,6 +97,21 @@ impl Scripted {
         self.calls.lock().unwrap().iter().map(|it| it.provider_key.clone()).collect()
     }
 
+    /// What it says to tickets, in their order; nothing yet when it is over.
+    pub(super) fn say(&self, said: impl IntoIterator<Item = Said>) {
+        self.said.lock().unwrap().extend(said);
+    }
+
+    /// How many tickets it was asked about, question by question.
+    pub(super) fn questions(&self) -> Vec<usize> {
+        self.asked.lock().unwrap().iter().map(Vec::len).collect()
+    }
+
+    /// How many pushes each call had.
+    pub(super) fn sizes(&self) -> Vec<usize> {
+        self.sizes.lock().unwrap().clone()
+    }
+
     /// Waits for a call that nobody has waited for yet.
     pub(super) async fn called(&self) {
         self.called.notified().await;
@@ -90,7 +122,46 @@ impl Scripted {
     }
 }
 
+impl Batch for Scripted {
+    fn size_max(&self) -> usize {
+        self.batch.unwrap_or(1)
+    }
+
+    fn push_all<'a>(&'a self, pushes: &'a [Push]) -> BoxFuture<'a, Vec<Outcome>> {
+        self.sizes.lock().unwrap().push(pushes.len());
+        async move {
+            let mut outcomes = Vec::new();
+            for push in pushes {
+                outcomes.push(self.push(push).await);
+            }
+            outcomes
+        }
+        .boxed()
+    }
+}
+
+impl Receipts for Scripted {
+    fn size_max(&self) -> usize {
+        2
+    }
+
+    fn ask<'a>(&'a self, tickets: &'a [String]) -> BoxFuture<'a, Result<Vec<Said>, Failure>> {
+        self.asked.lock().unwrap().push(tickets.to_vec());
+        let mut said = self.said.lock().unwrap();
+        let answers = tickets.iter().map(|_| said.pop_front().unwrap_or(Said::NotYet)).collect();
+        ready(Ok(answers)).boxed()
+    }
+}
+
 impl Provider for Scripted {
+    fn batch(&self) -> Option<&dyn Batch> {
+        self.batch.is_some().then_some(self as &dyn Batch)
+    }
+
+    fn receipts(&self) -> Option<&dyn Receipts> {
+        self.batch.is_some().then_some(self as &dyn Receipts)
+    }
+
     fn name(&self) -> &str {
         self.name
     }
@@ -169,7 +240,20 @@ impl World {
     pub(super) fn process(&self, worker: &str, rides: bool, providers: &[Configured]) -> Process {
         let name = |it: &Configured| it.provider.name().to_owned();
         let routing = Routing::universal(providers.iter().map(|it| (name(it), it.lease)));
-        let takes = |it: &Configured| Takes { calls: it.concurrency, rate: None };
+        self.process_with(worker, rides, providers, routing)
+    }
+
+    /// The same with routes.
+    pub(super) fn process_with(
+        &self,
+        worker: &str,
+        rides: bool,
+        providers: &[Configured],
+        routing: Routing,
+    ) -> Process {
+        let name = |it: &Configured| it.provider.name().to_owned();
+        let rate = |it: &Configured| it.limits.rate.map(|it| (it.per_s, it.burst));
+        let takes = |it: &Configured| Takes { calls: it.concurrency, rate: rate(it) };
         let concurrency = providers.iter().map(|it| (name(it), takes(it)));
         let (dispatch, dispatched) = Dispatch::new(worker, PLACES, concurrency);
         let options = LedgerOptions { batch_max: 500, routing, dispatch: rides.then(|| dispatch.clone()) };
