@@ -166,6 +166,12 @@ impl Routing {
             && message.push.as_ref().is_none_or(|it| it.targets.is_empty())
     }
 
+    /// Whether a delivery can have more than one provider.
+    #[must_use]
+    pub fn fails_over(&self) -> bool {
+        self.routes.iter().any(|it| it.providers.len() > 1)
+    }
+
     /// How long a claim on a call to this provider lasts.
     #[must_use]
     pub fn lease(&self, provider: &str) -> Duration {
@@ -192,15 +198,15 @@ impl Routing {
     /// A target that the message names goes to whoever the message or a route says, who may yet refuse it.
     fn to_target(&self, message: &Message, named: Option<&String>, target: &Target) -> Option<Way> {
         let chain = self.chain(message, named, None);
-        let takes = |name: &&String| self.providers.get(*name).is_some_and(|it| (it.takes)(target));
-        let takers: Vec<_> = chain.iter().copied().filter(takes).collect();
+        let suits = |name: &&String| self.providers.get(*name).is_some_and(|it| (it.takes)(target));
+        let takers: Vec<_> = chain.iter().copied().filter(suits).collect();
         Way::new(target.clone(), if takers.is_empty() { &chain } else { &takers }, None)
     }
 
     /// The company's own id of the recipient, for providers that know people by it.
     fn to_alias(&self, message: &Message, named: Option<&String>, alias: Target) -> Option<Way> {
-        let takes = |name: &&String| self.providers.get(*name).is_some_and(|it| (it.takes)(&alias));
-        let takers: Vec<_> = self.chain(message, named, None).into_iter().filter(takes).collect();
+        let suits = |name: &&String| self.providers.get(*name).is_some_and(|it| (it.takes)(&alias));
+        let takers: Vec<_> = self.chain(message, named, None).into_iter().filter(suits).collect();
         Way::new(alias, &takers, None)
     }
 

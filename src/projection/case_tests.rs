@@ -215,11 +215,12 @@ fn payload(kind: &str, given: Json, message: &str, recipient: &str, at: &Json) -
         "push.attempt_started" => {
             about(json!({"providerKey": "key", "leaseUntil": "23:00", "worker": "worker-1"}))
         }
-        "push.attempt_succeeded" => about(json!({"durationMs": 100, "settles": true})),
+        "push.attempt_succeeded" | "push.attempt_pending" => {
+            about(json!({"durationMs": 100, "settles": true}))
+        }
         "push.attempt_failed" => about(json!({
             "class": "retry", "code": "http_503", "status": 503, "durationMs": 100, "settles": true,
         })),
-        "push.attempt_pending" => about(json!({"durationMs": 100, "settles": true})),
         "push.rescheduled" => about(json!({"dueAt": at})),
         "push.attempt_lost" | "push.suppressed" | "push.receipt" => about(json!({})),
         "push.exhausted" => about(json!({"reason": "3 attempts were made", "attempts": 1})),

@@ -74,7 +74,7 @@ impl History {
         let decided = |command| decide(&stream, &command, self.now).unwrap_or_default();
         let mark = |mark| decided(Command::Mark { recipient: message.recipient_id.clone(), mark });
         let outcome = |result| {
-            let failover_after = Duration::from_secs(60);
+            let failover_after = 3 * STEP;
             decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover_after })
         };
         let known = stream.origin().is_some();
@@ -97,7 +97,7 @@ impl History {
                 decision,
             }),
             16 => {
-                let failover_after = Duration::from_secs(60);
+                let failover_after = 3 * STEP;
                 decided(Command::LoseAttempt { delivery_id, attempt, decision, failover_after })
             }
             17 => {

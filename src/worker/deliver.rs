@@ -90,8 +90,6 @@ pub struct Deliver {
     is_burying: bool,
     /// Whether the pauses that all processes share are being read.
     is_reading_controls: bool,
-    /// Whether a delivery can have more than one provider.
-    fails_over: bool,
     recording: usize,
     /// Batches of attempts being lost, and of messages being planned.
     deeds: usize,
@@ -115,9 +113,7 @@ impl Deliver {
         let Dispatched { worker, started, places } = dispatched;
         let batch_max = options.batch_max.max(1);
         let lane = |configured| Lane::new(configured, places.size(), batch_max);
-        let fails_over = ledger.routing().routes.iter().any(|it| it.providers.len() > 1);
         Self {
-            fails_over,
             lanes: providers.into_iter().map(lane).collect(),
             hands: Hands { ledger, places, worker: worker.into() },
             started,
@@ -253,7 +249,8 @@ impl Deliver {
     /// Begins the search anew: all of it in every poll interval, and what had come to its end when
     /// something hints at more.
     fn turn_lane(&mut self, at: usize, turn: Turn, gate: Gate) {
-        let fails_over = self.fails_over && matches!(gate, Gate::Shut(_));
+        let fails_over = self.hands.ledger.routing().fails_over() && matches!(gate, Gate::Shut(_));
+        let now = self.hands.ledger.now();
         let lane = &mut self.lanes[at];
         match turn {
             Turn::Poll => {
@@ -262,7 +259,7 @@ impl Deliver {
                     queue.sweep.restart();
                 }
                 lane.expired.restart();
-                if lane.configured.provider.receipts().is_some() {
+                if lane.may_ask(now) {
                     lane.pending.restart();
                 }
                 if fails_over {

@@ -61,8 +61,8 @@ fn each_sort_of_trouble_has_its_schedule() {
             assert_eq!(rule, expected, "{failure:?}");
         }
     }
-    assert_eq!(own.hold(None), Duration::from_secs(60));
-    assert_eq!(own.hold(Some(Duration::from_secs(7200))), Duration::from_secs(3600), "clamped");
+    assert_eq!(own.hold(None), Duration::from_mins(1));
+    assert_eq!(own.hold(Some(Duration::from_hours(2))), Duration::from_hours(1), "clamped");
 }
 
 fn retry_at(seconds: u64, policy: &str) -> Decision {

@@ -105,7 +105,7 @@ impl Deliver {
         self.busy.extend(due.iter().map(|it| it.delivery_id));
         let hands = self.hands.clone();
         match search {
-            Search::Pending(at) => self.ask(at, due),
+            Search::Pending(at) => self.ask(at, &due),
             Search::Expired(at) => {
                 self.deeds += 1;
                 self.jobs.spawn(hands.lose(at, self.lanes[at].configured.clone(), due));
@@ -128,7 +128,7 @@ impl Deliver {
     }
 
     /// Asks what became of pushes, as many in one question as the provider takes.
-    fn ask(&mut self, at: usize, due: Vec<Due>) {
+    fn ask(&mut self, at: usize, due: &[Due]) {
         let configured = &self.lanes[at].configured;
         let size = configured.provider.receipts().map_or(1, Receipts::size_max).max(1);
         for part in due.chunks(size) {
@@ -148,14 +148,18 @@ impl Deliver {
                 }
             }
             Err(failure) => {
+                let now = self.hands.ledger.now();
                 let lane = &mut self.lanes[at];
+                lane.ask_later(failure.retry_after, now);
                 tracing::warn!(
                     provider = lane.name(),
                     code = failure.code,
                     pushes = asked.len(),
                     "the provider does not say what became of pending pushes; it is asked again"
                 );
-                asked.iter().for_each(|id| _ = self.busy.remove(id));
+                for id in asked {
+                    self.busy.remove(id);
+                }
             }
         }
     }
@@ -301,7 +305,9 @@ impl Deliver {
             let is_open = lane.look_at_health(now) == Gate::Open;
             self.hands.places.set_open(lane.name(), is_open);
             self.record_outcome(called);
-            changes.into_iter().for_each(|it| self.change(at, it, now));
+            for change in changes {
+                self.change(at, change, now);
+            }
         } else {
             self.record_outcome(called);
         }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Parts into which the time is cut over which calls are counted.
-const PARTS: usize = 10;
+const PARTS: u8 = 10;
 /// A breaker stays open for at most so many times its first time.
 const OPEN_MAX: u32 = 16;
 /// Over how long invalid targets are counted.
@@ -249,13 +249,13 @@ fn exceeds(part: u32, all: u32, share: f64, or_equals: bool) -> bool {
 #[derive(Debug)]
 struct Window {
     part: Duration,
-    parts: [(i64, u32, u32); PARTS],
+    parts: [(i64, u32, u32); PARTS as usize],
 }
 
 impl Window {
     fn new(length: Duration) -> Self {
-        let part = (length / u32::try_from(PARTS).unwrap_or(1)).max(Duration::from_millis(1));
-        Self { part, parts: [(i64::MIN, 0, 0); PARTS] }
+        let part = (length / u32::from(PARTS)).max(Duration::from_millis(1));
+        Self { part, parts: [(i64::MIN, 0, 0); PARTS as usize] }
     }
 
     /// The number of the part of time that `now` is in.
@@ -265,7 +265,7 @@ impl Window {
 
     fn count(&mut self, of_the_sort: bool, now: Timestamp) {
         let number = self.number(now);
-        let at = usize::try_from(number.rem_euclid(PARTS as i64)).unwrap_or(0);
+        let at = usize::try_from(number.rem_euclid(PARTS.into())).unwrap_or(0);
         if let Some(part) = self.parts.get_mut(at) {
             if part.0 != number {
                 *part = (number, 0, 0);
@@ -277,7 +277,7 @@ impl Window {
 
     /// All calls, and those of the sort.
     fn counts(&self, now: Timestamp) -> (u32, u32) {
-        let oldest = self.number(now) - PARTS as i64;
+        let oldest = self.number(now) - i64::from(PARTS);
         let parts = self.parts.iter().filter(|(number, ..)| *number > oldest);
         parts.fold((0, 0), |(all, of_the_sort), part| (all + part.1, of_the_sort + part.2))
     }

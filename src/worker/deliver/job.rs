@@ -262,9 +262,10 @@ impl Hands {
         let messages = self.ledger.store().received(&ids).await?;
         let wanted = messages.values().filter(|it| self.ledger.routing().needs_devices(it));
         let recipients: Vec<_> = wanted.map(|it| &it.recipient_id).collect();
-        let devices = match recipients.is_empty() {
-            true => HashMap::new(),
-            false => self.ledger.store().living_devices(&recipients).await?,
+        let devices = if recipients.is_empty() {
+            HashMap::new()
+        } else {
+            self.ledger.store().living_devices(&recipients).await?
         };
         Ok((messages, devices))
     }
@@ -312,8 +313,8 @@ impl Hands {
         if places.is_empty() {
             places.extend(self.places.enter(configured.provider.name()).await);
         }
-        let (now, began) = (self.ledger.now(), Instant::now());
-        let (in_time, late): (Vec<_>, Vec<_>) =
+        let (now, begin) = (self.ledger.now(), Instant::now());
+        let (in_time, overdue): (Vec<_>, Vec<_>) =
             started.into_iter().partition(|(it, _)| it.attempt.lease_until >= now.plus(configured.timeout));
         let push = |(it, _): &(Started, Timestamp)| Push {
             delivery_id: it.attempt.delivery_id,
@@ -324,7 +325,7 @@ impl Hands {
         };
         let pushes: Vec<_> = in_time.iter().map(push).collect();
         let outcomes = push_guarded(&configured, &pushes).await;
-        let took = began.elapsed();
+        let took = begin.elapsed();
         drop(places);
         let ended = |outcome: Outcome, took: Option<Duration>, (it, first_due): (Started, Timestamp)| {
             let message = &it.message.message;
@@ -347,7 +348,7 @@ impl Hands {
             }
         };
         let made = in_time.into_iter().zip(outcomes).map(|(it, outcome)| ended(outcome, Some(took), it));
-        let not_made = late.into_iter().map(|it| ended(too_late(), None, it));
+        let not_made = overdue.into_iter().map(|it| ended(too_late(), None, it));
         Done::Called(made.chain(not_made).collect())
     }
 
@@ -357,7 +358,7 @@ impl Hands {
         let askable = due.into_iter().filter(|it| it.ticket.is_some() && it.target.is_some());
         let due: Vec<_> = askable.collect();
         let tickets: Vec<_> = due.iter().filter_map(|it| it.ticket.clone()).collect();
-        let (now, began) = (self.ledger.now(), Instant::now());
+        let (now, begin) = (self.ledger.now(), Instant::now());
         let Some(receipts) = configured.provider.receipts() else {
             return Done::Asked { lane, answers: Ok(Vec::new()), asked };
         };
@@ -370,7 +371,7 @@ impl Hands {
                 return Done::Asked { lane, answers: Err(failure), asked };
             }
         };
-        let took = began.elapsed();
+        let took = begin.elapsed();
         let answer = |(due, said): (Due, Said)| {
             let since = due.pending_since.unwrap_or(now);
             let ticket = due.ticket.clone().unwrap_or_default();

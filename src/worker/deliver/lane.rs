@@ -108,6 +108,8 @@ pub(super) struct Lane {
     held_targets: HashMap<Target, Timestamp>,
     /// Pushes in one call at the most.
     batch_max: usize,
+    /// No question for receipts before; the last one was not answered.
+    ask_from: Timestamp,
     calls_max: usize,
     ahead_max: usize,
     in_flight: usize,
@@ -132,6 +134,7 @@ impl Lane {
             stranded: Sweep::default(),
             ready: Vec::new(),
             held_targets: HashMap::new(),
+            ask_from: Timestamp::from_micros(0),
             in_flight: 0,
             typical_call: HORIZON,
             gate: Gate::Open,
@@ -212,6 +215,16 @@ impl Lane {
     /// Whether a push to this target has to wait.
     pub(super) fn holds(&self, target: &Target, now: Timestamp) -> bool {
         self.held_targets.get(target).is_some_and(|until| now < *until)
+    }
+
+    /// Whether the provider gives receipts and may be asked for them now.
+    pub(super) fn may_ask(&self, now: Timestamp) -> bool {
+        self.configured.provider.receipts().is_some() && now >= self.ask_from
+    }
+
+    /// The provider did not answer a question for receipts; it is left alone for a while.
+    pub(super) fn ask_later(&mut self, retry_after: Option<Duration>, now: Timestamp) {
+        self.ask_from = now.plus(self.configured.policy.hold(retry_after));
     }
 
     /// Deliveries were claimed, or arrived claimed.
@@ -326,7 +339,7 @@ mod tests {
     fn a_device_that_gets_too_much_is_left_alone() {
         let mut lane = lane(10);
         let target = || Target::Token("t".into());
-        let until = START.plus(Duration::from_secs(60));
+        let until = START.plus(Duration::from_mins(1));
         lane.hold_target(target(), until, START);
         assert!(lane.holds(&target(), START) && !lane.holds(&target(), until));
         assert!(!lane.holds(&Target::Token("other".into()), START));

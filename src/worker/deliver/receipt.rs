@@ -22,7 +22,7 @@ pub(super) fn not_yet(ticket: String, since: Timestamp, now: Timestamp) -> Outco
         let failure = Failure::new(FailureClass::Unknown, RECEIPT_EXPIRED);
         return Outcome::Failed(Failure { answer, ..failure });
     }
-    let ask_after = waited.max(WAIT_MIN).min(ASKED_FOR - waited);
+    let ask_after = waited.max(WAIT_MIN).min(ASKED_FOR.saturating_sub(waited));
     Outcome::Pending { ticket, ask_after }
 }
 
