@@ -7,7 +7,6 @@
 mod client;
 mod commands;
 mod endpoint;
-mod folder;
 mod lines;
 mod paint;
 mod samples;

@@ -10,6 +10,7 @@ mod audit;
 mod bench;
 mod config;
 mod demo;
+mod folder;
 mod ingest;
 mod migrate;
 mod projections;

@@ -25,5 +25,6 @@ mod reads;
 mod rebuild;
 mod rights;
 mod store;
+mod storm;
 mod support;
 mod tidy;

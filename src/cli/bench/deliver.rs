@@ -23,11 +23,12 @@ use tokio::{
 use super::{
     Run, bar,
     http1::Client,
+    http2,
     load::{self, Kind, Load},
     project::catch_up,
     report::{Figure, Raw, Target, Unit},
     samples::{Samples, millis, per_second},
-    served::{PROVIDER, Served},
+    served::{self, PROVIDER, Served},
     sink::Sink,
     stage::Stage,
 };
@@ -46,7 +47,7 @@ const CONNECTIONS: usize = 32;
 /// How long the fixed rate runs before it counts.
 const WARM_UP_S: u64 = 2;
 /// How long a claim lasts; nothing here comes near.
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// Push to a sink on loopback: as many as possible, and from request to call at a fixed rate
 ///
@@ -73,6 +74,9 @@ pub(super) struct Options {
     /// Messages posted in a second
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
+
+    #[command(flatten)]
+    http2: http2::Options,
 
     #[command(flatten)]
     pub(super) run: Run,
@@ -114,7 +118,11 @@ impl Options {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(self.figures(ours, raw, &through, &straight))
+        let mut figures = self.figures(ours, raw, &through, &straight);
+        if self.http2.is_wanted() {
+            figures.push(self.http2.measure(stage, self.messages, self.run.rounds).await?);
+        }
+        Ok(figures)
     }
 
     /// Makes deliveries due and lets the service make them; how many in a second.
@@ -130,7 +138,7 @@ impl Options {
         }
         catch_up(stage).await?;
         let events = stage.events().await?;
-        let to = (sink.address(), usize::from(self.concurrency));
+        let to = served::http(sink.address(), self.concurrency);
         let mut served = Served::start(stage, &[Role::Project, Role::Deliver], Some(to)).await?;
         let start = Instant::now();
         // Of each delivery the log gets the start of the attempt and its outcome.
@@ -173,7 +181,7 @@ impl Options {
 
     /// At a fixed rate through the whole service.
     async fn post_through(&self, stage: &Stage, load: &mut Load, sink: &Sink) -> anyhow::Result<Times> {
-        let to = (sink.address(), usize::from(self.concurrency));
+        let to = served::http(sink.address(), self.concurrency);
         let mut served = Served::start(stage, &Role::ALL, Some(to)).await?;
         let api = served.api()?;
         let times = served.during(self.post(api, 201, load, sink)).await?;
@@ -267,7 +275,7 @@ impl Options {
 }
 
 /// How long it took until the log holds so many events.
-async fn until(stage: &Stage, events: u64, start: Instant) -> anyhow::Result<Duration> {
+pub(super) async fn until(stage: &Stage, events: u64, start: Instant) -> anyhow::Result<Duration> {
     let (mut last, mut moved) = (0, Instant::now());
     loop {
         let now = stage.events().await?;

@@ -9,6 +9,7 @@ mod append;
 mod backfill;
 mod deliver;
 mod http1;
+mod http2;
 mod inbox;
 mod ingest;
 mod load;

@@ -32,7 +32,7 @@ impl Served {
     pub(super) async fn start(
         stage: &Stage,
         roles: &[Role],
-        sink: Option<(SocketAddr, usize)>,
+        sink: Option<ProviderSettings>,
     ) -> anyhow::Result<Self> {
         let config = config(stage, roles, sink)?;
         let supervisor = Supervisor::new(PATIENCE);
@@ -77,6 +77,13 @@ impl Served {
     }
 }
 
+/// The provider that leads to a sink at this address.
+pub(super) fn http(address: SocketAddr, concurrency: u16) -> ProviderSettings {
+    let settings =
+        json!({ "url": format!("http://{address}/push"), "id": "/id", "concurrency": concurrency });
+    ProviderSettings { kind: "http".to_owned(), settings }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         self.stop.ask();
@@ -84,7 +91,7 @@ impl Drop for Served {
 }
 
 /// What is configured, but for everything that would reach out of this machine.
-fn config(stage: &Stage, roles: &[Role], sink: Option<(SocketAddr, usize)>) -> anyhow::Result<Config> {
+fn config(stage: &Stage, roles: &[Role], sink: Option<ProviderSettings>) -> anyhow::Result<Config> {
     let mut config = stage.config.clone();
     config.database.url = DatabaseUrl::new(stage.url());
     config.database.direct_url = None;
@@ -95,10 +102,8 @@ fn config(stage: &Stage, roles: &[Role], sink: Option<(SocketAddr, usize)>) -> a
     config.providers.clear();
     config.push.provider = None;
     config.service.roles = roles.to_vec();
-    if let Some((address, concurrency)) = sink {
-        let settings =
-            json!({ "url": format!("http://{address}/push"), "id": "/id", "concurrency": concurrency });
-        let settings = ProviderSettings { kind: "http".to_owned(), settings };
+    config.push.routes.clear();
+    if let Some(settings) = sink {
         config.providers.insert(PROVIDER.to_owned(), settings);
         config.push.provider = Some(PROVIDER.to_owned());
     }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::{client::Client, endpoint::Endpoint, folder::Folder};
+use super::{super::folder::Folder, client::Client, endpoint::Endpoint};
 use crate::{
     clock::SystemClock,
     config::Sources,
@@ -55,7 +55,7 @@ pub(super) struct Props {
 impl Stage {
     /// Sets it up.
     pub(super) async fn set(tasks: &Tasks, props: &mut Props) -> anyhow::Result<Self> {
-        let folder = props.folder.insert(Folder::new()?);
+        let folder = props.folder.insert(Folder::new("demo")?);
         let endpoint = Endpoint::start(tasks).await?;
         let (listener, port_taken) = listen().await?;
         let bind = listener.local_addr()?;

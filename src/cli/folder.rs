@@ -13,14 +13,14 @@ use anyhow::Context as _;
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it.
-    pub(super) fn new() -> anyhow::Result<Self> {
-        Self::within(&std::env::temp_dir())
+    /// Makes it; the name says who did.
+    pub(super) fn new(whose: &str) -> anyhow::Result<Self> {
+        Self::within(&std::env::temp_dir(), whose)
     }
 
-    fn within(parent: &Path) -> anyhow::Result<Self> {
+    fn within(parent: &Path, whose: &str) -> anyhow::Result<Self> {
         loop {
-            let path = parent.join(format!("notification-ledger-demo-{:06x}", fastrand::u32(..1 << 24)));
+            let path = parent.join(format!("notification-ledger-{whose}-{:06x}", fastrand::u32(..1 << 24)));
             match private().create(&path) {
                 Ok(()) => return Ok(Self(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -73,7 +73,8 @@ mod tests {
     #[test]
     fn it_is_gone_with_all_that_is_in_it() {
         let parent = tempfile::tempdir().unwrap();
-        let (one, other) = (Folder::within(parent.path()).unwrap(), Folder::within(parent.path()).unwrap());
+        let (one, other) =
+            (Folder::within(parent.path(), "demo").unwrap(), Folder::within(parent.path(), "demo").unwrap());
         assert_ne!(one.path(), other.path());
         fs::create_dir(one.file("deep")).unwrap();
         fs::write(one.file("deep/file"), "x").unwrap();
@@ -85,7 +86,7 @@ mod tests {
     #[test]
     fn a_parent_that_is_not_there_is_named() {
         let parent = tempfile::tempdir().unwrap();
-        let error = Folder::within(&parent.path().join("missing")).unwrap_err();
+        let error = Folder::within(&parent.path().join("missing"), "demo").unwrap_err();
         assert!(error.to_string().contains("missing"), "{error}");
     }
 }
