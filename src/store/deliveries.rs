@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use sea_query::{CaseStatement, Cond, Expr, ExprTrait, Func, Order, Query};
+use sea_query::{CaseStatement, Cond, Expr, ExprTrait, Func, LikeExpr, Order, Query};
 use sqlx::FromRow;
 
 use super::{
@@ -159,8 +159,10 @@ impl Store {
             .order_by("message_id", Order::Asc)
             .order_by("delivery_id", Order::Asc)
             .limit(limit);
-        if waiting.routed {
-            statement.and_where(Expr::col("route").is_not_null());
+        if let (true, Some(provider)) = (waiting.routed, waiting.provider) {
+            // Nobody stands behind the last of a route.
+            let last = LikeExpr::new(format!("%,{}", provider.replace('_', "!_"))).escape('!');
+            statement.and_where(Expr::col("route").not_like(last));
         }
         if let Some(after) = after {
             let (due_at, message) = (after.due_at.as_micros(), after.message_id.as_str());

@@ -23,6 +23,7 @@ mod producers;
 mod project;
 mod reads;
 mod rebuild;
+mod refused;
 mod rights;
 mod store;
 mod storm;

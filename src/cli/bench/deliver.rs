@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Run, bar,
     http1::Client,
-    http2,
+    http2::Http2,
     load::{self, Kind, Load},
     project::catch_up,
     report::{Figure, Raw, Target, Unit},
@@ -76,7 +76,7 @@ pub(super) struct Options {
     rate: u32,
 
     #[command(flatten)]
-    http2: http2::Options,
+    http2: Http2,
 
     #[command(flatten)]
     pub(super) run: Run,
