@@ -104,7 +104,9 @@ impl Running {
         command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-jar"]).arg(jar);
         command.args(["--port", &port.to_string(), "--https-port", &tls_port.to_string()]);
         command.args(["--bind-address", "127.0.0.1", "--disable-banner", "--disable-request-logging"]);
-        command.args(["--global-response-templating", "--jetty-acceptor-threads", "1", "--root-dir"]);
+        // On a busy machine a client may be silent for long, and must not find its connection closed.
+        command.args(["--jetty-idle-timeout", "300000", "--jetty-acceptor-threads", "1"]);
+        command.args(["--global-response-templating", "--root-dir"]);
         command.arg(folder.path());
         let (client, health) = (http_client(), format!("http://127.0.0.1:{port}/__admin/health"));
         let server = Server::start(command, folder, async || {

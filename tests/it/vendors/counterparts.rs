@@ -78,7 +78,7 @@ async fn the_expo_double_takes_what_expo_sends() {
         for (const chunk of expo.chunkPushNotificationReceiptIds([...tickets, odd[1]].map((it) => it.id))) {
             Object.assign(receipts, await expo.getPushNotificationReceiptsAsync(chunk));
         }
-        const refused = await expo.sendPushNotificationsAsync([{ to: to('x'), titel: 't' }]).catch((it) => it.code);
+        const refused = await expo.sendPushNotificationsAsync([{ to: to('x'), titel: 't' }]).catch((it) => it.code ?? `${it} ${it.cause}`);
         console.log(JSON.stringify([tickets, odd[0].details.error, receipts['t-249'], receipts['late-1'].details, refused]));";
     let printed = node(module, &[], &[("EXPO_BASE_URL", &double.url(""))]).await;
     let mut outcomes: Value = serde_json::from_str(&printed).unwrap();
