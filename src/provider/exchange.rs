@@ -148,7 +148,8 @@ fn system_time(now: Timestamp) -> SystemTime {
     UNIX_EPOCH + now.since(Timestamp::from_micros(0))
 }
 
-/// What it means that no status came: only a connection that never stood proves that nothing was sent.
+/// What it means that no status came: that nothing was processed is proved only by a connection that never
+/// stood, and by the service's own word.
 fn unanswered(error: &reqwest::Error) -> Failure {
     let (class, code) = if error.is_connect() {
         (FailureClass::Retry, "connect")
@@ -156,10 +157,27 @@ fn unanswered(error: &reqwest::Error) -> Failure {
         (FailureClass::Permanent, "request")
     } else if error.is_timeout() {
         (FailureClass::Unknown, "timeout")
+    } else if was_refused(error) {
+        (FailureClass::Retry, "refused")
     } else {
         (FailureClass::Unknown, "reset")
     };
     Failure { answer: Some(chain(error)), ..Failure::new(class, code) }
+}
+
+/// Whether HTTP/2 proves that the request was never processed: the service closed the connection before
+/// it came to this stream, or refused the stream. The client resends such a request, but not for ever.
+fn was_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(it) = error.downcast_ref::<h2::Error>() {
+            let says = |reason| it.is_remote() && it.reason() == Some(reason);
+            return it.is_go_away() && says(h2::Reason::NO_ERROR)
+                || it.is_reset() && says(h2::Reason::REFUSED_STREAM);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error and its causes in one line, without causes that only repeat the error before them.

@@ -11,12 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod counterparts;
 pub(crate) mod database;
 pub(crate) mod ledger;
+pub(crate) mod nginx;
 pub(crate) mod postgres;
 pub(crate) mod queue;
+pub(crate) mod script;
+pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod sink;
+pub(crate) mod wiremock;
 
 /// How often [`eventually`] looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
