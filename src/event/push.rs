@@ -169,6 +169,20 @@ pub enum SuppressReason {
     Superseded,
 }
 
+impl SuppressReason {
+    /// As written in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::NoTarget => "no_target",
+            Self::OptedOut => "opted_out",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
 /// `push.rescheduled`: other than by the retry schedule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

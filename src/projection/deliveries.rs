@@ -11,7 +11,7 @@ use crate::{
     event::{
         Decision, Event, FailureClass, PlannedDelivery, PushAttemptFailed, PushAttemptLost,
         PushAttemptPending, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushReceipt,
-        PushRescheduled, PushSuppressed, ReceiptKind, Recorded, SuppressReason, Verdict,
+        PushRescheduled, PushSuppressed, ReceiptKind, Recorded, Verdict,
     },
     id::DeliveryId,
     message::Message,
@@ -417,7 +417,7 @@ impl PushDelivery {
 
     fn suppress(&mut self, it: &PushSuppressed) {
         self.end(DeliveryStatus::Suppressed);
-        self.last_code = Some(reason(it.reason).to_owned());
+        self.last_code = Some(it.reason.as_str().to_owned());
     }
 
     fn exhaust(&mut self, it: &PushExhausted) {
@@ -585,17 +585,6 @@ fn erase(rows: &mut Rows, event: &Recorded) {
         attempt.answer = None;
         attempt.last_position = event.position.0;
     });
-}
-
-/// The reason as written in events.
-const fn reason(reason: SuppressReason) -> &'static str {
-    match reason {
-        SuppressReason::Expired => "expired",
-        SuppressReason::Cancelled => "cancelled",
-        SuppressReason::NoTarget => "no_target",
-        SuppressReason::OptedOut => "opted_out",
-        SuppressReason::Superseded => "superseded",
-    }
 }
 
 fn cut_short(text: &str) -> String {

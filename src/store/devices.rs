@@ -15,6 +15,7 @@ use crate::{
     clock::Timestamp,
     device::{Death, Device, Obituary, Registration, target_hash},
     id::{DeviceId, RecipientId},
+    message::{Target, subscription::Subscription},
 };
 
 /// Most devices of one recipient; the longest unseen make place for more.
@@ -68,7 +69,8 @@ impl Store {
         it: &Registration,
         now: Timestamp,
     ) -> Result<Device, StoreError> {
-        let hash = target_hash(&it.target);
+        let target = canonical(&it.target);
+        let hash = target_hash(&target);
         let mut tx = self.db.begin(Mode::Write).await?;
         let others = Expr::col("recipient_id")
             .ne(recipient.as_str())
@@ -91,8 +93,8 @@ impl Store {
                 it.platform.as_str().into(),
                 it.kind.as_str().into(),
                 it.environment.as_str().into(),
-                it.target.kind().into(),
-                it.target.value().into(),
+                target.kind().into(),
+                target.value().into(),
                 it.locale.clone().into(),
                 it.time_zone.clone().into(),
                 now_us.into(),
@@ -214,6 +216,17 @@ impl Store {
         let revived = tx.exec(&statement).await?;
         tx.commit().await?;
         Ok(revived)
+    }
+}
+
+/// A subscription in its one form, by which deliveries to it are told apart; anything else as it is.
+fn canonical(target: &Target) -> Target {
+    match target {
+        Target::Subscription(text) => {
+            let read = Subscription::read(text);
+            Target::Subscription(read.map_or_else(|_| text.clone(), |it| it.canonical()))
+        }
+        Target::Token(_) | Target::Topic(_) | Target::Alias(_) => target.clone(),
     }
 }
 

@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["clock"],
     &["id"],
     &["message"],
-    &["event"],
+    &["device", "event"],
     &["stream", "projection", "routing"],
     &["secret", "metric", "wake", "supervisor"], // doors to the process, out of the pure core's reach
     &["store", "source", "provider"],
