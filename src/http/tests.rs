@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start their appenders themselves")]
 
 mod bad_input;
+mod devices;
 mod inbox;
 mod messages;
 mod ops;
