@@ -15,6 +15,7 @@ mod bench;
 mod cli;
 mod commands;
 mod deliver;
+mod devices;
 mod harness;
 mod ingest;
 mod main_job;
