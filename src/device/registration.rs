@@ -10,10 +10,9 @@ use crate::{
     id::DeviceId,
     message::{
         Rejection, RejectionCode, Target,
-        contract::{Fields, LOCALE, TARGET, Text, subscription, text, time},
+        contract::{Fields, LOCALE, TARGET, Text, one_of, subscription, text, time},
         json::{self, Json},
         parse,
-        rejection::step,
     },
 };
 
@@ -76,14 +75,8 @@ impl Registration {
             time_zone: fields.take("timeZone", time_zone)?,
             last_seen_at: fields.take("lastSeenAt", time)?.map(|it| it.min(now)),
         };
-        match fields.names().next() {
-            None => Ok(registration),
-            Some(name) => {
-                let remedy = format!("leave it out; a device has {FIELDS}");
-                Err(Rejection::new(RejectionCode::BadValue, "is no field of a device", remedy)
-                    .within(&step(name)))
-            }
-        }
+        fields.finish("a device", FIELDS)?;
+        Ok(registration)
     }
 }
 
@@ -120,18 +113,6 @@ fn platform(value: Json<'_>) -> Result<Option<String>, Rejection> {
     }
 }
 
-/// One of few words; what is not known is not repeated, for it could be a token in the wrong place.
-fn one_of<T: Copy>(
-    value: Json<'_>,
-    list: &[T],
-    word: impl Fn(&T) -> &'static str,
-    remedy: &str,
-) -> Result<Option<T>, Rejection> {
-    let Some(text) = text(value, &WORD)? else { return Ok(None) };
-    let found = list.iter().find(|it| word(it) == text).copied();
-    found.map(Some).ok_or_else(|| Rejection::new(RejectionCode::BadValue, "is not known", remedy))
-}
-
 /// The shape of an IANA name. Which of them there are changes several times a year and is not asked here.
 fn time_zone(value: Json<'_>) -> Result<Option<String>, Rejection> {
     let Some(text) = text(value, &WORD)? else { return Ok(None) };
@@ -165,7 +146,7 @@ mod tests {
     }
 
     /// The least that there has to be, with these fields instead of or beside it; null takes one away.
-    fn with(fields: Value) -> Result<Registration, Rejection> {
+    fn with(fields: &Value) -> Result<Registration, Rejection> {
         let mut body = json!({ "platform": "ios", "kind": "fcm", "token": "t-1" });
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         parse(body.to_string().as_bytes())
@@ -179,13 +160,13 @@ mod tests {
 
     #[test]
     fn little_is_needed_and_everything_is_taken() {
-        let least = with(json!({})).unwrap();
+        let least = with(&json!({})).unwrap();
         assert_eq!(
             (least.app.as_str(), least.environment.as_str(), least.last_seen_at),
             ("", PRODUCTION, None)
         );
         assert_eq!(least.target, Target::Token("t-1".to_owned()));
-        let full = with(json!({ "app": "사내 앱", "environment": "sandbox", "locale": "ko-KR",
+        let full = with(&json!({ "app": "사내 앱", "environment": "sandbox", "locale": "ko-KR",
             "timeZone": "America/Argentina/Buenos_Aires", "lastSeenAt": "2026-11-22T08:00:00+00:00" }))
         .unwrap();
         assert_eq!((full.app.as_str(), full.environment.as_str()), ("사내 앱", SANDBOX));
@@ -198,13 +179,13 @@ mod tests {
     fn a_browser_registers_its_subscription() {
         let fields =
             json!({ "platform": "web", "kind": "webpush", "token": null, "subscription": subscription() });
-        let it = with(fields).unwrap();
+        let it = with(&fields).unwrap();
         assert_eq!(it.target.kind(), "subscription");
     }
 
     #[test]
     fn a_clock_that_runs_ahead_makes_no_device_of_the_future() {
-        let it = with(json!({ "lastSeenAt": "2031-01-01T00:00:00Z" })).unwrap();
+        let it = with(&json!({ "lastSeenAt": "2031-01-01T00:00:00Z" })).unwrap();
         assert_eq!(it.last_seen_at, Some(now()));
     }
 
@@ -245,7 +226,7 @@ mod tests {
             (json!({ "lastSeenAt": "yesterday" }), "lastSeenAt", BadTime),
             (json!({ "timezone": "Asia/Seoul" }), "timezone", BadValue),
         ] {
-            let rejection = with(fields.clone()).unwrap_err();
+            let rejection = with(&fields).unwrap_err();
             assert_eq!((rejection.field.as_deref(), rejection.code), (Some(field), code), "{fields}");
             assert!(!rejection.to_string().contains("t-1"), "{rejection}");
         }
@@ -253,7 +234,7 @@ mod tests {
 
     #[test]
     fn whoever_names_no_known_kind_is_told_all_of_them() {
-        let rejection = with(json!({ "kind": "gcm" })).unwrap_err();
+        let rejection = with(&json!({ "kind": "gcm" })).unwrap_err();
         assert!(rejection.remedy.ends_with("fcm, webpush"), "{rejection}");
     }
 

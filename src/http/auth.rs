@@ -44,6 +44,9 @@ pub enum Scope {
     /// Register and remove devices.
     #[serde(rename = "devices:write")]
     DevicesWrite,
+    /// Tell what devices did with pushes.
+    #[serde(rename = "receipts:write")]
+    ReceiptsWrite,
     /// List, retry and discard quarantined input.
     #[serde(rename = "quarantine")]
     Quarantine,
@@ -114,6 +117,7 @@ needs!(
     InboxWrite,
     DevicesRead,
     DevicesWrite,
+    ReceiptsWrite,
     Quarantine,
     Projections,
     Metrics
@@ -121,13 +125,14 @@ needs!(
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MessagesWrite,
         Self::MessagesRead,
         Self::InboxRead,
         Self::InboxWrite,
         Self::DevicesRead,
         Self::DevicesWrite,
+        Self::ReceiptsWrite,
         Self::Quarantine,
         Self::Projections,
         Self::Metrics,
@@ -144,6 +149,7 @@ impl Scope {
             Self::InboxWrite => "inbox:write",
             Self::DevicesRead => "devices:read",
             Self::DevicesWrite => "devices:write",
+            Self::ReceiptsWrite => "receipts:write",
             Self::Quarantine => "quarantine",
             Self::Projections => "projections",
             Self::Metrics => "metrics",

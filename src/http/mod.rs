@@ -14,6 +14,7 @@ mod ops;
 pub mod problem;
 mod projections;
 mod quarantine;
+mod receipts;
 mod serve;
 
 use std::{sync::Arc, time::Duration};
@@ -76,6 +77,7 @@ pub fn router(app: App) -> Router {
             "/v1/recipients/{recipient}/devices/{device}",
             get(devices::show).put(devices::put).delete(devices::remove),
         )
+        .route("/v1/receipts", post(receipts::send))
         .route("/v1/projections", get(projections::status))
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/quarantine/{id}", get(quarantine::show))

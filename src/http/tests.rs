@@ -8,6 +8,7 @@ mod inbox;
 mod messages;
 mod ops;
 mod quarantine;
+mod receipts;
 mod scopes;
 
 use std::{sync::Arc, time::Duration};

@@ -146,9 +146,12 @@ impl<'a> Fields<'a> {
         self.take(name, |value| text(value, rule))
     }
 
-    /// The names of the fields that nobody took.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.names()
+    /// Refuses what nobody took of `what`, where a slip would otherwise go unnoticed.
+    pub(crate) fn finish(self, what: &str, fields: &str) -> Result<(), Rejection> {
+        let Some(name) = self.0.names().next() else { return Ok(()) };
+        let (problem, remedy) =
+            (format!("is no field of {what}"), format!("leave it out; there are {fields}"));
+        Err(Rejection::new(RejectionCode::BadValue, problem, remedy).within(&step(name)))
     }
 
     fn missing(&self, name: &str, remedy: &str) -> Rejection {
@@ -230,6 +233,18 @@ pub(crate) fn text(value: Json<'_>, rule: &Text) -> Result<Option<String>, Rejec
         return Err(Rejection::new(RejectionCode::BadCharacter, format!("contains {bad:?}"), remedy));
     }
     Ok((!text.is_empty()).then(|| text.into_owned()))
+}
+
+/// One of few words; what is not known is not repeated, for it could be a token in the wrong place.
+pub(crate) fn one_of<T: Copy>(
+    value: Json<'_>,
+    list: &[T],
+    word: impl Fn(&T) -> &'static str,
+    remedy: &str,
+) -> Result<Option<T>, Rejection> {
+    let Some(text) = text(value, &PROVIDER)? else { return Ok(None) };
+    let found = list.iter().find(|it| word(it) == text).copied();
+    found.map(Some).ok_or_else(|| Rejection::new(RejectionCode::BadValue, "is not known", remedy))
 }
 
 /// Reads an RFC 3339 time from 1970 on.

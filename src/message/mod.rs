@@ -10,7 +10,7 @@ pub(crate) mod contract;
 mod envelope;
 pub(crate) mod json;
 pub mod parse;
-pub(crate) mod rejection;
+mod rejection;
 pub mod subscription;
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl Rejection {
 }
 
 /// A member's name as a step of a path: bare where it reads as one, else quoted; cut when long.
-pub(crate) fn step(key: &str) -> String {
+pub(super) fn step(key: &str) -> String {
     const SHOWN_MAX: usize = 64;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '$');
     if !key.is_empty() && key.len() <= SHOWN_MAX && key.chars().all(plain) {

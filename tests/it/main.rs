@@ -24,6 +24,7 @@ mod producers;
 mod project;
 mod reads;
 mod rebuild;
+mod receipts;
 mod refused;
 mod rights;
 mod store;
