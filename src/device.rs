@@ -3,6 +3,9 @@
 //! Tokens are of one push service and one environment of it and mean nothing elsewhere, so a device says
 //! which. It dies on a definite word of that service and lives again when it is registered again.
 
+mod registration;
+mod shown;
+
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -10,6 +13,9 @@ use crate::{
     id::{DeviceId, RecipientId},
     message::Target,
 };
+
+pub use registration::PushService;
+pub use shown::Shown;
 
 /// What an app says of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +81,8 @@ pub struct Obituary {
 
 /// The environment of providers and devices that name none.
 pub const PRODUCTION: &str = "production";
+/// The other one: builds that developers and testers run.
+pub const SANDBOX: &str = "sandbox";
 
 /// What a target is found by, without being told: SHA-256 of its canonical form, in hexadecimal digits.
 #[must_use]

@@ -7,6 +7,7 @@ pub mod appender;
 pub mod dispatch;
 pub mod intake;
 pub mod progress;
+pub mod reports;
 
 use std::{
     collections::{BTreeMap, HashMap},

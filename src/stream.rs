@@ -6,6 +6,7 @@
 //! word is unknown, not failed, and no late word leaves a final state (LOST-IS-NOT-FAILED).
 
 mod delivery;
+mod report;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,6 +22,8 @@ use crate::{
     id::{DeliveryId, RecipientId},
     message::{ContentHash, Message},
 };
+
+pub use report::Report;
 
 /// The present state of one message.
 #[derive(Debug, Clone, Default)]

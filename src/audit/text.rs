@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Audit, Entry, Shown, Summary};
 use crate::{
     clock::Timestamp,
-    event::{Decision, Event, Metadata, PushAttemptFailed, Recorded, SuppressReason, Verdict},
+    event::{Decision, Event, Metadata, PushAttemptFailed, ReceiptKind, Recorded, SuppressReason, Verdict},
     id::DeliveryId,
     message::Target,
 };
@@ -76,6 +76,8 @@ fn now(state: &Summary) -> String {
         0 | 1 => format!("push {}", state.push),
         total => format!("push {} ({} of {total} accepted)", state.push, counts.accepted),
     });
+    parts.extend(state.first_delivered_at.map(|at| format!("delivered {}", time(at))));
+    parts.extend(state.first_opened_at.map(|at| format!("opened {}", time(at))));
     parts.push(format!("inbox {}", state.inbox));
     parts.extend(state.cancelled_at.map(|at| format!("cancelled {}", time(at))));
     parts.extend(state.erased_at.map(|at| format!("erased {}", time(at))));
@@ -193,8 +195,10 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
         }
         Event::PushReceipt(it) => {
             let detail = it.detail.as_ref().map(|it| format!(", {}", cut(it, LINE_MAX))).unwrap_or_default();
-            let kind = format!("{:?}", it.kind).to_lowercase();
-            ("receipt", format!("{}: {kind}{detail}", target(audit, it.delivery_id)))
+            let (target, kind) = (target(audit, it.delivery_id), receipt(it.kind));
+            let happened =
+                (event.occurred_at != now).then(|| format!(" at {}", near(event.occurred_at, now)));
+            ("receipt", format!("{target}: {kind}{}{detail}", happened.unwrap_or_default()))
         }
         Event::MessageErased(it) => ("erased", clean(&it.reason)),
     };
@@ -225,6 +229,16 @@ const fn reason(reason: SuppressReason) -> &'static str {
         SuppressReason::NoTarget => "nowhere to send it",
         SuppressReason::OptedOut => "the recipient does not want it",
         SuppressReason::Superseded => "a newer message took its place",
+    }
+}
+
+/// What a receipt says; that a provider accepted a push is another matter.
+const fn receipt(kind: ReceiptKind) -> &'static str {
+    match kind {
+        ReceiptKind::Delivered => "reached the device",
+        ReceiptKind::Opened => "opened on the device",
+        ReceiptKind::Dismissed => "swept away on the device",
+        ReceiptKind::InvalidTarget => "the target is no more",
     }
 }
 

@@ -10,6 +10,7 @@ mod audit;
 mod bench;
 mod config;
 mod demo;
+mod devices;
 mod folder;
 mod ingest;
 mod migrate;
@@ -111,6 +112,7 @@ enum Command {
     Bench(bench::Options),
     Config(config::Options),
     Demo(demo::Options),
+    Devices(devices::Options),
     Ingest(ingest::Options),
     Migrate(migrate::Options),
     Projections(projections::Options),
@@ -142,9 +144,10 @@ impl Command {
     async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self {
             Self::Audit(options) => options.run(global).await,
-            Self::Bench(options) => options.run(global).await,
+            Self::Bench(options) => Box::pin(options.run(global)).await,
             Self::Config(options) => options.run(global).await,
             Self::Demo(options) => options.run(global).await,
+            Self::Devices(options) => options.run(global).await,
             Self::Ingest(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
             Self::Projections(options) => options.run(global).await,

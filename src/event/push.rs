@@ -293,6 +293,19 @@ pub enum FailureClass {
     Unknown,
 }
 
+impl ReceiptKind {
+    /// As written in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Opened => "opened",
+            Self::Dismissed => "dismissed",
+            Self::InvalidTarget => "invalid_target",
+        }
+    }
+}
+
 impl RescheduleCause {
     /// As written in events.
     #[must_use]

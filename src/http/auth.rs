@@ -38,6 +38,15 @@ pub enum Scope {
     /// Mark as read, archive, and so on.
     #[serde(rename = "inbox:write")]
     InboxWrite,
+    /// Look at the devices of recipients.
+    #[serde(rename = "devices:read")]
+    DevicesRead,
+    /// Register and remove devices.
+    #[serde(rename = "devices:write")]
+    DevicesWrite,
+    /// Tell what devices did with pushes.
+    #[serde(rename = "receipts:write")]
+    ReceiptsWrite,
     /// List, retry and discard quarantined input.
     #[serde(rename = "quarantine")]
     Quarantine,
@@ -101,15 +110,29 @@ macro_rules! needs {
         }
     )*};
 }
-needs!(MessagesWrite, MessagesRead, InboxRead, InboxWrite, Quarantine, Projections, Metrics);
+needs!(
+    MessagesWrite,
+    MessagesRead,
+    InboxRead,
+    InboxWrite,
+    DevicesRead,
+    DevicesWrite,
+    ReceiptsWrite,
+    Quarantine,
+    Projections,
+    Metrics
+);
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::MessagesWrite,
         Self::MessagesRead,
         Self::InboxRead,
         Self::InboxWrite,
+        Self::DevicesRead,
+        Self::DevicesWrite,
+        Self::ReceiptsWrite,
         Self::Quarantine,
         Self::Projections,
         Self::Metrics,
@@ -124,6 +147,9 @@ impl Scope {
             Self::MessagesRead => "messages:read",
             Self::InboxRead => "inbox:read",
             Self::InboxWrite => "inbox:write",
+            Self::DevicesRead => "devices:read",
+            Self::DevicesWrite => "devices:write",
+            Self::ReceiptsWrite => "receipts:write",
             Self::Quarantine => "quarantine",
             Self::Projections => "projections",
             Self::Metrics => "metrics",

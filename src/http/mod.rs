@@ -5,6 +5,7 @@
 //! Every answer that says no is a [`problem::Problem`].
 
 pub mod auth;
+mod devices;
 mod extract;
 mod inbox;
 mod messages;
@@ -13,6 +14,7 @@ mod ops;
 pub mod problem;
 mod projections;
 mod quarantine;
+mod receipts;
 mod serve;
 
 use std::{sync::Arc, time::Duration};
@@ -70,6 +72,12 @@ pub fn router(app: App) -> Router {
         .route("/v1/recipients/{recipient}/inbox/counts", get(inbox::counts))
         .route("/v1/recipients/{recipient}/inbox/read-all", post(inbox::read_all))
         .route("/v1/recipients/{recipient}/inbox/{message}/{verb}", post(inbox::mark))
+        .route("/v1/recipients/{recipient}/devices", get(devices::list))
+        .route(
+            "/v1/recipients/{recipient}/devices/{device}",
+            get(devices::show).put(devices::put).delete(devices::remove),
+        )
+        .route("/v1/receipts", post(receipts::send))
         .route("/v1/projections", get(projections::status))
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/quarantine/{id}", get(quarantine::show))

@@ -50,12 +50,16 @@ pub enum Kind {
     UnknownMessage,
     /// The message is not in the inbox.
     NotInInbox,
+    /// The recipient has no such device.
+    UnknownDevice,
     /// There is no such input in quarantine.
     UnknownInput,
     /// What is to be done with the input is decided.
     AlreadyDecided,
     /// The input is no message of the contract.
     InvalidMessage,
+    /// The input is no registration of a device.
+    InvalidDevice,
     /// The message id is taken by other content.
     Conflict,
     /// More bytes, or more messages, than one request may have.
@@ -107,7 +111,7 @@ struct Body<'a> {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -115,9 +119,11 @@ impl Kind {
         Self::UnknownMethod,
         Self::UnknownMessage,
         Self::NotInInbox,
+        Self::UnknownDevice,
         Self::UnknownInput,
         Self::AlreadyDecided,
         Self::InvalidMessage,
+        Self::InvalidDevice,
         Self::Conflict,
         Self::TooLarge,
         Self::ProjectionBehind,
@@ -137,9 +143,11 @@ impl Kind {
             Self::UnknownMethod => "unknown-method",
             Self::UnknownMessage => "unknown-message",
             Self::NotInInbox => "not-in-inbox",
+            Self::UnknownDevice => "unknown-device",
             Self::UnknownInput => "unknown-input",
             Self::AlreadyDecided => "already-decided",
             Self::InvalidMessage => "invalid-message",
+            Self::InvalidDevice => "invalid-device",
             Self::Conflict => "conflict",
             Self::TooLarge => "too-large",
             Self::ProjectionBehind => "projection-behind",
@@ -158,9 +166,11 @@ impl Kind {
             Self::UnknownMethod => "The route does not know this method",
             Self::UnknownMessage => "There is no such message",
             Self::NotInInbox => "The message is not in the inbox",
+            Self::UnknownDevice => "There is no such device",
             Self::UnknownInput => "There is no such input",
             Self::AlreadyDecided => "That is decided",
             Self::InvalidMessage => "The input is no message",
+            Self::InvalidDevice => "The input is no device",
             Self::Conflict => "The message id is taken by other content",
             Self::TooLarge => "The request is too large",
             Self::ProjectionBehind => "What was asked for does not show yet",
@@ -175,11 +185,13 @@ impl Kind {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::UnknownRoute | Self::UnknownMessage | Self::NotInInbox | Self::UnknownInput => {
-                StatusCode::NOT_FOUND
-            }
+            Self::UnknownRoute
+            | Self::UnknownMessage
+            | Self::NotInInbox
+            | Self::UnknownDevice
+            | Self::UnknownInput => StatusCode::NOT_FOUND,
             Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::InvalidMessage => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidMessage | Self::InvalidDevice => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict | Self::AlreadyDecided => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ProjectionBehind => StatusCode::GATEWAY_TIMEOUT,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What a text may be.
-struct Text {
+pub(crate) struct Text {
     max: usize,
     unit: Unit,
     /// Whether line feed, carriage return and tab may stand in it.
@@ -33,7 +33,8 @@ enum Unit {
 }
 
 impl Text {
-    const fn line(max: usize) -> Self {
+    /// So many characters, none of them a control character.
+    pub(crate) const fn line(max: usize) -> Self {
         Self { max, unit: Unit::Characters, lines: false }
     }
 }
@@ -42,11 +43,11 @@ const TITLE: Text = Text::line(512);
 const BODY: Text = Text { max: 8 * 1024, unit: Unit::Bytes, lines: true };
 const CATEGORY: Text = Text::line(64);
 const LINK: Text = Text::line(2048);
-const LOCALE: Text = Text::line(35);
+pub(crate) const LOCALE: Text = Text::line(35);
 const SOURCE: Text = Text::line(128);
 const COLLAPSE_KEY: Text = Text::line(64);
 const PROVIDER: Text = Text::line(64);
-const TARGET: Text = Text::line(4096);
+pub(crate) const TARGET: Text = Text::line(4096);
 const TARGETS_MAX: usize = 100;
 const DATA_BYTES_MAX: usize = 64 * 1024;
 /// How many unknown fields are reported; all are kept.
@@ -62,10 +63,10 @@ const SUBSCRIPTION_REMEDY: &str =
     "send what PushSubscription.toJSON() gives in the browser: endpoint, and p256dh and auth under keys";
 
 /// An object of which known fields are taken; what is left is unknown.
-pub(super) struct Fields<'a>(Object<'a>);
+pub(crate) struct Fields<'a>(Object<'a>);
 
 impl<'a> Fields<'a> {
-    pub(super) const fn new(object: Object<'a>) -> Self {
+    pub(crate) const fn new(object: Object<'a>) -> Self {
         Self(object)
     }
 
@@ -118,7 +119,8 @@ impl<'a> Fields<'a> {
         Rejection { code: RejectionCode::MissingId, ..rejection }
     }
 
-    fn take<T>(
+    /// One field, where it is there and is not null.
+    pub(crate) fn take<T>(
         &mut self,
         name: &str,
         read: impl FnOnce(Json<'a>) -> Result<Option<T>, Rejection>,
@@ -129,7 +131,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn require<T>(
+    /// One field that has to be there; `remedy` says what to send.
+    pub(crate) fn require<T>(
         &mut self,
         name: &str,
         read: impl FnOnce(Json<'a>) -> Result<Option<T>, Rejection>,
@@ -138,8 +141,17 @@ impl<'a> Fields<'a> {
         self.take(name, read)?.ok_or_else(|| self.missing(name, remedy))
     }
 
-    fn text(&mut self, name: &str, rule: &Text) -> Result<Option<String>, Rejection> {
+    /// One text; none where it is empty.
+    pub(crate) fn text(&mut self, name: &str, rule: &Text) -> Result<Option<String>, Rejection> {
         self.take(name, |value| text(value, rule))
+    }
+
+    /// Refuses what nobody took of `what`, where a slip would otherwise go unnoticed.
+    pub(crate) fn finish(self, what: &str, fields: &str) -> Result<(), Rejection> {
+        let Some(name) = self.0.names().next() else { return Ok(()) };
+        let (problem, remedy) =
+            (format!("is no field of {what}"), format!("leave it out; there are {fields}"));
+        Err(Rejection::new(RejectionCode::BadValue, problem, remedy).within(&step(name)))
     }
 
     fn missing(&self, name: &str, remedy: &str) -> Rejection {
@@ -198,7 +210,8 @@ fn channels(value: &Json<'_>) -> Result<Option<Channels>, Rejection> {
     Ok((channels.inbox || channels.push).then_some(channels))
 }
 
-fn text(value: Json<'_>, rule: &Text) -> Result<Option<String>, Rejection> {
+/// Reads a text by its rule; none where it is empty.
+pub(crate) fn text(value: Json<'_>, rule: &Text) -> Result<Option<String>, Rejection> {
     let Json::Text(text) = value else { return Err(Rejection::wrong_type(&value, "a string")) };
     let (length, unit) = match rule.unit {
         // There are never more characters than bytes: most texts need no counting.
@@ -222,7 +235,20 @@ fn text(value: Json<'_>, rule: &Text) -> Result<Option<String>, Rejection> {
     Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
-fn time(value: Json<'_>) -> Result<Option<Timestamp>, Rejection> {
+/// One of few words; what is not known is not repeated, for it could be a token in the wrong place.
+pub(crate) fn one_of<T: Copy>(
+    value: Json<'_>,
+    list: &[T],
+    word: impl Fn(&T) -> &'static str,
+    remedy: &str,
+) -> Result<Option<T>, Rejection> {
+    let Some(text) = text(value, &PROVIDER)? else { return Ok(None) };
+    let found = list.iter().find(|it| word(it) == text).copied();
+    found.map(Some).ok_or_else(|| Rejection::new(RejectionCode::BadValue, "is not known", remedy))
+}
+
+/// Reads an RFC 3339 time from 1970 on.
+pub(crate) fn time(value: Json<'_>) -> Result<Option<Timestamp>, Rejection> {
     let Json::Text(text) = value else {
         let problem = format!("is {}", value.kind());
         return Err(Rejection::new(RejectionCode::WrongType, problem, TIME_REMEDY));
@@ -341,7 +367,7 @@ fn target(value: Json<'_>) -> Result<(Target, Map<String, Value>), Rejection> {
 }
 
 /// A subscription is one thing and a secret: what else the browser says in it is not kept.
-fn subscription(value: Json<'_>) -> Result<Option<Target>, Rejection> {
+pub(crate) fn subscription(value: Json<'_>) -> Result<Option<Target>, Rejection> {
     if !matches!(value, Json::Object(_)) {
         let problem = format!("is {}", value.kind());
         return Err(Rejection::new(RejectionCode::WrongType, problem, SUBSCRIPTION_REMEDY));

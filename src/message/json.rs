@@ -18,11 +18,11 @@ use serde_json::{Map, Number, Value};
 use super::{Rejection, RejectionCode, rejection::step};
 
 /// How many objects and lists may lie in one another.
-pub(super) const DEPTH_MAX: usize = 32;
+pub(crate) const DEPTH_MAX: usize = 32;
 
 /// A JSON value of the input `'a`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Json<'a> {
+pub(crate) enum Json<'a> {
     Null,
     Bool(bool),
     Number(Number),
@@ -33,17 +33,17 @@ pub(super) enum Json<'a> {
 
 /// The members of an object, no two of one name, in no order that means anything.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
+pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
 
 impl<'a> Json<'a> {
-    pub(super) fn as_text(&self) -> Option<&str> {
+    pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn into_text(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -51,7 +51,7 @@ impl<'a> Json<'a> {
     }
 
     /// The type, with its article.
-    pub(super) const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
@@ -63,7 +63,7 @@ impl<'a> Json<'a> {
     }
 
     /// The same without the input.
-    pub(super) fn into_owned(self) -> Json<'static> {
+    pub(crate) fn into_owned(self) -> Json<'static> {
         match self {
             Self::Null => Json::Null,
             Self::Bool(it) => Json::Bool(it),
@@ -80,20 +80,20 @@ impl<'a> Json<'a> {
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn get(&self, name: &str) -> Option<&Json<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Json<'a>> {
         self.0.iter().find(|member| member.0 == name).map(|member| &member.1)
     }
 
-    pub(super) fn take(&mut self, name: &str) -> Option<Json<'a>> {
+    pub(crate) fn take(&mut self, name: &str) -> Option<Json<'a>> {
         let index = self.0.iter().position(|member| member.0 == name)?;
         Some(self.0.swap_remove(index).1)
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|member| &*member.0)
     }
 
-    pub(super) fn into_map(self) -> Map<String, Value> {
+    pub(crate) fn into_map(self) -> Map<String, Value> {
         self.0.into_iter().map(|(name, value)| (name.into_owned(), value.into())).collect()
     }
 }
@@ -115,7 +115,7 @@ impl From<Json<'_>> for Value {
 ///
 /// # Errors
 /// When it is not JSON, or not JSON that everybody would read the same way.
-pub(super) fn read<'a>(text: &'a str, what: &str) -> Result<Json<'a>, Rejection> {
+pub(crate) fn read<'a>(text: &'a str, what: &str) -> Result<Json<'a>, Rejection> {
     let fault = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Reader { depth: 0, fault: &fault }

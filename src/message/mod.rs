@@ -6,9 +6,9 @@
 //! where a message came from or where it is kept.
 
 pub mod content;
-mod contract;
+pub(crate) mod contract;
 mod envelope;
-mod json;
+pub(crate) mod json;
 pub mod parse;
 mod rejection;
 pub mod subscription;

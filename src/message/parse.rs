@@ -57,7 +57,8 @@ pub fn parse(body: &[u8], outside: Outside<'_>) -> Result<Parsed, Rejection> {
     Ok(Parsed { message, content_hash, envelope: opened.envelope, weak_id, unknown_fields })
 }
 
-fn text(body: &[u8]) -> Result<&str, Rejection> {
+/// The body as text, as long as a message may be.
+pub(crate) fn text(body: &[u8]) -> Result<&str, Rejection> {
     if body.len() > BODY_BYTES_MAX {
         let problem = format!("the body has {} bytes, more than {BODY_BYTES_MAX}", body.len());
         let remedy = "shorten the texts, or send a link to what is long";

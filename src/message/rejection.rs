@@ -104,24 +104,24 @@ impl fmt::Display for RejectionCode {
 
 impl Rejection {
     /// About the whole body, or about a field that [`Self::within`] names on the way out.
-    pub(super) fn new(code: RejectionCode, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(crate) fn new(code: RejectionCode, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { code, field: None, problem: problem.into(), remedy: remedy.into() }
     }
 
     /// The same one step further out: `token` within `targets[0]` within `push`.
     #[must_use]
-    pub(super) fn within(mut self, step: &str) -> Self {
+    pub(crate) fn within(mut self, step: &str) -> Self {
         self.field = Some(self.field.map_or_else(|| step.to_owned(), |inner| join(step, &inner)));
         self
     }
 
     /// `value` has another type than `wanted`, such as `a string`.
-    pub(super) fn wrong_type(value: &Json<'_>, wanted: &str) -> Self {
+    pub(crate) fn wrong_type(value: &Json<'_>, wanted: &str) -> Self {
         Self::new(RejectionCode::WrongType, format!("is {}", value.kind()), format!("send {wanted}"))
     }
 
     /// `bad` is what is wrong with an id.
-    pub(super) fn bad_id(bad: &BadId, remedy: &str) -> Self {
+    pub(crate) fn bad_id(bad: &BadId, remedy: &str) -> Self {
         let code = match bad {
             BadId::Empty => RejectionCode::MissingField,
             BadId::TooLong(_) => RejectionCode::TooLong,

@@ -115,7 +115,9 @@ impl Store {
             .to_owned();
         tx.exec(&insert).await?;
         let rows: Vec<Row> = tx.all(&of(recipient)).await?;
-        for surplus in rows.iter().skip(DEVICES_MAX) {
+        // Never the one that has just registered, however long ago its app says it was used.
+        let others = rows.iter().filter(|row| row.device_id != it.device_id.as_str());
+        for surplus in others.skip(DEVICES_MAX - 1) {
             let statement = Query::delete()
                 .from_table("devices")
                 .and_where(Expr::col("recipient_id").eq(recipient.as_str()))

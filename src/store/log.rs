@@ -15,7 +15,7 @@ use sea_query::{CaseStatement, Expr, ExprTrait, Order, Query, SelectStatement, U
 use sqlx::FromRow;
 
 use super::{
-    Store, StoreError, Tx,
+    Mode, Store, StoreError, Tx,
     bulk::{self, Cell, Kind, Lookup, OnDuplicate, Spec},
     db::Busy,
     redeliveries::{Again, count_again},
@@ -70,6 +70,15 @@ pub enum Applied {
     },
     /// The message id lives in another shard; ask there.
     Elsewhere(Shard),
+}
+
+/// Where a message lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// The shard of all its events.
+    pub shard: Shard,
+    /// When it was received.
+    pub received_at: Timestamp,
 }
 
 /// Columns of `notification_events`, in the order they are written and read.
@@ -248,6 +257,35 @@ impl Store {
             .to_owned();
         let row: Option<Row> = self.db.first(&statement).await?;
         row.map(|row| shard(row.shard)).transpose()
+    }
+
+    /// Where these messages live, in one query; those that the log does not have are missing.
+    pub async fn homes_of(&self, messages: &[&MessageId]) -> Result<HashMap<MessageId, Home>, StoreError> {
+        #[derive(FromRow)]
+        struct Row {
+            message_id: String,
+            shard: i16,
+            recorded_at_us: i64,
+        }
+        let lookup = Lookup {
+            columns: "message_id, shard, recorded_at_us",
+            table: "notification_events",
+            key: "message_id",
+            filter: "version = 0",
+        };
+        let mut keys: Vec<_> = messages.iter().map(|it| it.as_str()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut tx = self.db.begin(Mode::Read).await?;
+        let rows: Vec<Row> = bulk::look_up(&mut tx, lookup, &keys).await?;
+        tx.commit().await?;
+        let home = |row: Row| {
+            let received_at = Timestamp::from_micros(row.recorded_at_us);
+            let id = MessageId::try_from(row.message_id)
+                .map_err(|error| StoreError::Corrupt(format!("message_id {error}")))?;
+            Ok((id, Home { shard: shard(row.shard)?, received_at }))
+        };
+        rows.into_iter().map(home).collect()
     }
 }
 

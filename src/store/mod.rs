@@ -40,7 +40,7 @@ pub use deliveries::{Due, DueCount, Waiting};
 pub use devices::DEVICES_MAX;
 pub use error::StoreError;
 pub use evidence::{Evidence, Reach};
-pub use log::{Applied, Entry};
+pub use log::{Applied, Entry, Home};
 pub use messages::{MessageFilter, MessageRows};
 pub use projections::{Checkpoint, ProjectError, ProjectionState, Slot, Step};
 pub use quarantine::{Decided, Decision, Held, HeldEntry, HeldState, Unreadable};

@@ -34,6 +34,20 @@ async fn command(service: &Service, arguments: &[&str]) -> String {
     text
 }
 
+/// Registers a device, looks at it and removes it.
+async fn register_and_remove(service: &Service) {
+    let (client, url) = (http_client(), service.url("/v1/recipients/user-1/devices/d-1"));
+    let body = json!({ "platform": "ios", "kind": "apns", "token": "t-1" }).to_string();
+    for status in [StatusCode::CREATED, StatusCode::OK] {
+        let answer = client.put(&url).body(body.clone()).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{}", service.output());
+    }
+    let text = command(service, &["devices", "list", "user-1"]).await;
+    assert!(text.starts_with("d-1  alive  ios  apns production  token:…"), "{text}");
+    let answer = client.delete(&url).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{}", service.output());
+}
+
 /// Accepts a message over HTTP and reads it back from the inbox.
 async fn send_and_read(service: &Service, id: &str) {
     let client = http_client();
@@ -76,6 +90,7 @@ async fn the_documented_rights_are_enough_in_the_documented_order() {
         service.configure(config);
         service.start().await;
         send_and_read(&service, &format!("m-{round}")).await;
+        register_and_remove(&service).await;
         assert!(service.stop().await.success(), "{}", service.output());
         for projection in ALL.iter().map(|it| it.name()) {
             let text = command(&service, &["projections", "verify", projection]).await;
@@ -99,6 +114,8 @@ async fn the_documented_rights_are_enough_in_the_documented_order() {
         ),
         ("alter table notification_events disable trigger all", "must be owner"),
         ("drop table notification_events", "must be owner"),
+        ("update provider_controls set actor = 'other'", "permission denied"),
+        ("delete from provider_controls", "permission denied"),
         ("update ledger set ledger_id = 'other'", "permission denied"),
     ] {
         let error = run(&app, crime).await.unwrap_err().to_string();

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Every route and the scope it needs; none for those that need no key.
-const ROUTES: [(Method, &str, Option<Scope>); 15] = [
+const ROUTES: [(Method, &str, Option<Scope>); 20] = [
     (Method::POST, "/v1/messages", Some(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/m-1", Some(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/user-1/messages", Some(Scope::MessagesRead)),
@@ -20,6 +20,11 @@ const ROUTES: [(Method, &str, Option<Scope>); 15] = [
     (Method::GET, "/v1/recipients/user-1/inbox/counts", Some(Scope::InboxRead)),
     (Method::POST, "/v1/recipients/user-1/inbox/read-all", Some(Scope::InboxWrite)),
     (Method::POST, "/v1/recipients/user-1/inbox/m-1/read", Some(Scope::InboxWrite)),
+    (Method::GET, "/v1/recipients/user-1/devices", Some(Scope::DevicesRead)),
+    (Method::GET, "/v1/recipients/user-1/devices/d-1", Some(Scope::DevicesRead)),
+    (Method::PUT, "/v1/recipients/user-1/devices/d-1", Some(Scope::DevicesWrite)),
+    (Method::DELETE, "/v1/recipients/user-1/devices/d-1", Some(Scope::DevicesWrite)),
+    (Method::POST, "/v1/receipts", Some(Scope::ReceiptsWrite)),
     (Method::GET, "/v1/projections", Some(Scope::Projections)),
     (Method::GET, "/v1/quarantine", Some(Scope::Quarantine)),
     (Method::GET, "/v1/quarantine/01920000-0000-7000-8000-000000000000", Some(Scope::Quarantine)),
