@@ -38,6 +38,12 @@ pub enum Scope {
     /// Mark as read, archive, and so on.
     #[serde(rename = "inbox:write")]
     InboxWrite,
+    /// Retry, cancel and replay deliveries.
+    #[serde(rename = "deliveries")]
+    Deliveries,
+    /// Pause and resume providers.
+    #[serde(rename = "providers")]
+    Providers,
     /// List, retry and discard quarantined input.
     #[serde(rename = "quarantine")]
     Quarantine,
@@ -101,15 +107,27 @@ macro_rules! needs {
         }
     )*};
 }
-needs!(MessagesWrite, MessagesRead, InboxRead, InboxWrite, Quarantine, Projections, Metrics);
+needs!(
+    MessagesWrite,
+    MessagesRead,
+    InboxRead,
+    InboxWrite,
+    Deliveries,
+    Providers,
+    Quarantine,
+    Projections,
+    Metrics
+);
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::MessagesWrite,
         Self::MessagesRead,
         Self::InboxRead,
         Self::InboxWrite,
+        Self::Deliveries,
+        Self::Providers,
         Self::Quarantine,
         Self::Projections,
         Self::Metrics,
@@ -124,6 +142,8 @@ impl Scope {
             Self::MessagesRead => "messages:read",
             Self::InboxRead => "inbox:read",
             Self::InboxWrite => "inbox:write",
+            Self::Deliveries => "deliveries",
+            Self::Providers => "providers",
             Self::Quarantine => "quarantine",
             Self::Projections => "projections",
             Self::Metrics => "metrics",

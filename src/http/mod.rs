@@ -5,6 +5,7 @@
 //! Every answer that says no is a [`problem::Problem`].
 
 pub mod auth;
+mod deliveries;
 mod extract;
 mod inbox;
 mod messages;
@@ -12,6 +13,7 @@ mod observe;
 mod ops;
 pub mod problem;
 mod projections;
+mod providers;
 mod quarantine;
 mod serve;
 
@@ -70,6 +72,14 @@ pub fn router(app: App) -> Router {
         .route("/v1/recipients/{recipient}/inbox/counts", get(inbox::counts))
         .route("/v1/recipients/{recipient}/inbox/read-all", post(inbox::read_all))
         .route("/v1/recipients/{recipient}/inbox/{message}/{verb}", post(inbox::mark))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/replay", post(deliveries::replay))
+        .route("/v1/messages/{message}/deliveries/{delivery}", get(deliveries::show))
+        .route("/v1/messages/{message}/deliveries/{delivery}/retry", post(deliveries::retry))
+        .route("/v1/messages/{message}/deliveries/{delivery}/cancel", post(deliveries::cancel))
+        .route("/v1/providers", get(providers::list))
+        .route("/v1/providers/{name}/pause", post(providers::pause))
+        .route("/v1/providers/{name}/resume", post(providers::resume))
         .route("/v1/projections", get(projections::status))
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/quarantine/{id}", get(quarantine::show))

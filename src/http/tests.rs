@@ -3,9 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests start their appenders themselves")]
 
 mod bad_input;
+mod deliveries;
 mod inbox;
 mod messages;
 mod ops;
+mod providers;
 mod quarantine;
 mod scopes;
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Every route and the scope it needs; none for those that need no key.
-const ROUTES: [(Method, &str, Option<Scope>); 15] = [
+const ROUTES: [(Method, &str, Option<Scope>); 23] = [
     (Method::POST, "/v1/messages", Some(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/m-1", Some(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/user-1/messages", Some(Scope::MessagesRead)),
@@ -20,6 +20,26 @@ const ROUTES: [(Method, &str, Option<Scope>); 15] = [
     (Method::GET, "/v1/recipients/user-1/inbox/counts", Some(Scope::InboxRead)),
     (Method::POST, "/v1/recipients/user-1/inbox/read-all", Some(Scope::InboxWrite)),
     (Method::POST, "/v1/recipients/user-1/inbox/m-1/read", Some(Scope::InboxWrite)),
+    (Method::GET, "/v1/deliveries", Some(Scope::MessagesRead)),
+    (Method::POST, "/v1/deliveries/replay", Some(Scope::Deliveries)),
+    (
+        Method::GET,
+        "/v1/messages/m-1/deliveries/01920000-0000-7000-8000-000000000000",
+        Some(Scope::MessagesRead),
+    ),
+    (
+        Method::POST,
+        "/v1/messages/m-1/deliveries/01920000-0000-7000-8000-000000000000/retry",
+        Some(Scope::Deliveries),
+    ),
+    (
+        Method::POST,
+        "/v1/messages/m-1/deliveries/01920000-0000-7000-8000-000000000000/cancel",
+        Some(Scope::Deliveries),
+    ),
+    (Method::GET, "/v1/providers", Some(Scope::MessagesRead)),
+    (Method::POST, "/v1/providers/nobody/pause", Some(Scope::Providers)),
+    (Method::POST, "/v1/providers/nobody/resume", Some(Scope::Providers)),
     (Method::GET, "/v1/projections", Some(Scope::Projections)),
     (Method::GET, "/v1/quarantine", Some(Scope::Quarantine)),
     (Method::GET, "/v1/quarantine/01920000-0000-7000-8000-000000000000", Some(Scope::Quarantine)),
