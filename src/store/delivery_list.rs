@@ -251,6 +251,33 @@ impl FromStr for DeliveryPlace {
 mod tests {
     use super::*;
 
+    /// Every list is a range of the index that it names, without sorting; where both a status alone and a
+    /// place are given.
+    #[tokio::test]
+    async fn every_list_rides_on_its_index() {
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+        let ddl = include_str!("../../projections/deliveries/sqlite.sql").replace("{slot}", "a");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&pool).await.unwrap();
+        for (status, index) in [
+            (DeliveryStatus::Unplanned, "push_deliveries_a_due (status=? AND provider=?"),
+            (DeliveryStatus::Retrying, "push_deliveries_a_due (status=?"),
+            (DeliveryStatus::Failed, "push_deliveries_a_ended (status=?"),
+            (DeliveryStatus::Accepted, "sqlite_autoindex_push_deliveries_a_1"),
+        ] {
+            let place = DeliveryPlace { message_id: "m".to_owned(), ..DeliveryPlace::start(status) };
+            for after in [None, Some(&place)] {
+                let statement = list(status, &DeliveryFilter::default(), after, 10);
+                let sql = statement.to_string(sea_query::SqliteQueryBuilder);
+                let sql = sql.replace("\"push_deliveries\"", "push_deliveries_a");
+                let explain = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
+                let plan: Vec<(i64, i64, i64, String)> =
+                    sqlx::query_as(explain).fetch_all(&pool).await.unwrap();
+                let plan: String = plan.into_iter().map(|it| it.3 + "\n").collect();
+                assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{status}: {plan}{sql}");
+            }
+        }
+    }
+
     #[test]
     fn a_place_is_read_as_it_was_written_and_nothing_else_is_one() {
         let place = DeliveryPlace {

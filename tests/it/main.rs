@@ -18,6 +18,7 @@ mod deliver;
 mod harness;
 mod ingest;
 mod main_job;
+mod operate;
 mod outages;
 mod producers;
 mod project;
