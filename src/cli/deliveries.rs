@@ -252,13 +252,13 @@ async fn show(store: &Store, which: &Which, output: Output) -> anyhow::Result<Ex
     let Some(found) = found else {
         bail!("there is no such delivery; `audit message {}` shows those of the message", which.message);
     };
-    let story = DeliveryStory::from(found);
+    let whole = DeliveryStory::from(found);
     if output.json {
-        print(serde_json::to_string_pretty(&story)?)?;
+        print(serde_json::to_string_pretty(&whole)?)?;
         return Ok(Exit::Well);
     }
-    print(told(&story.delivery))?;
-    for call in &story.calls {
+    print(told(&whole.delivery))?;
+    for call in &whole.calls {
         print(format_args!("  {}", call_told(call)))?;
     }
     Ok(Exit::Well)

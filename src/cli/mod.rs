@@ -146,7 +146,7 @@ impl Command {
     async fn run(self, global: &Global) -> anyhow::Result<Exit> {
         match self {
             Self::Audit(options) => options.run(global).await,
-            Self::Bench(options) => options.run(global).await,
+            Self::Bench(options) => Box::pin(options.run(global)).await,
             Self::Config(options) => options.run(global).await,
             Self::Deliveries(options) => options.run(global).await,
             Self::Demo(options) => options.run(global).await,

@@ -1,6 +1,6 @@
 //! `providers`: which there are, whether they take our credentials, and pausing them.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -108,10 +108,10 @@ fn told(it: &ProviderStatus) -> String {
     let mut text = format!("{name}  {kind}  {state}  {due} due, {overdue} of them for more than a minute");
     if let Some(last) = last {
         let verb = if *state == "paused" { "paused" } else { "resumed" };
-        text.push_str(&format!("\n  {verb} at {} by {} ({}): ", last.since, last.actor, last.cause));
+        let _ = write!(text, "\n  {verb} at {} by {} ({}): ", last.since, last.actor, last.cause);
         text.push_str(&last.reason);
         if let Some(until) = last.until {
-            text.push_str(&format!("; one call finds out at {until}"));
+            let _ = write!(text, "; one call finds out at {until}");
         }
     }
     text

@@ -56,11 +56,11 @@ pub struct BadPlace(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sorted {
     /// Provider by provider, the longest due first: rides on `push_deliveries_due`.
-    ByDue,
+    Due,
     /// Those that changed first come first: rides on `push_deliveries_ended`.
-    ByChange,
+    Change,
     /// By message: rides on the primary key, past deliveries in other statuses.
-    ByMessage,
+    Message,
 }
 
 impl Sorted {
@@ -70,9 +70,9 @@ impl Sorted {
             | DeliveryStatus::Scheduled
             | DeliveryStatus::Retrying
             | DeliveryStatus::Attempting
-            | DeliveryStatus::Pending => Self::ByDue,
-            DeliveryStatus::Failed | DeliveryStatus::Unknown | DeliveryStatus::Suppressed => Self::ByChange,
-            DeliveryStatus::Accepted => Self::ByMessage,
+            | DeliveryStatus::Pending => Self::Due,
+            DeliveryStatus::Failed | DeliveryStatus::Unknown | DeliveryStatus::Suppressed => Self::Change,
+            DeliveryStatus::Accepted => Self::Message,
         }
     }
 }
@@ -137,7 +137,7 @@ fn list(
         .and_where(Expr::col("status").eq(status.as_str()))
         .limit(limit);
     match Sorted::of(status) {
-        Sorted::ByDue => {
+        Sorted::Due => {
             // Says what the index says of its rows.
             statement.and_where(Expr::col("due_at_us").is_not_null());
             if status == DeliveryStatus::Unplanned {
@@ -145,11 +145,11 @@ fn list(
             }
             statement.order_by("provider", Order::Asc).order_by("due_at_us", Order::Asc);
         }
-        Sorted::ByChange => {
+        Sorted::Change => {
             statement.and_where(Expr::cust("status in ('failed', 'unknown', 'suppressed')"));
             statement.order_by("updated_at_us", Order::Asc);
         }
-        Sorted::ByMessage => {}
+        Sorted::Message => {}
     }
     statement.order_by("message_id", Order::Asc).order_by("delivery_id", Order::Asc);
     if let Some(provider) = &filter.provider {
@@ -185,14 +185,14 @@ fn behind(status: DeliveryStatus, place: &DeliveryPlace) -> Cond {
         Expr::col(column).gt(place.at_us).or(same)
     };
     match Sorted::of(status) {
-        Sorted::ByMessage => Cond::all().add(Expr::col("message_id").gte(message)).add(by_message()),
-        Sorted::ByChange => {
+        Sorted::Message => Cond::all().add(Expr::col("message_id").gte(message)).add(by_message()),
+        Sorted::Change => {
             Cond::all().add(Expr::col("updated_at_us").gte(place.at_us)).add(by_time("updated_at_us"))
         }
-        Sorted::ByDue if status == DeliveryStatus::Unplanned => {
+        Sorted::Due if status == DeliveryStatus::Unplanned => {
             Cond::all().add(Expr::col("due_at_us").gte(place.at_us)).add(by_time("due_at_us"))
         }
-        Sorted::ByDue => {
+        Sorted::Due => {
             let provider = place.provider.as_str();
             let same = Expr::col("provider").eq(provider).and(by_time("due_at_us"));
             let later = Expr::col("provider").gt(provider).or(same);
@@ -211,9 +211,9 @@ impl DeliveryPlace {
 
     fn of(status: DeliveryStatus, row: &PushDelivery) -> Self {
         let at = match Sorted::of(status) {
-            Sorted::ByDue => row.due_at_us,
-            Sorted::ByChange => Some(row.updated_at_us),
-            Sorted::ByMessage => None,
+            Sorted::Due => row.due_at_us,
+            Sorted::Change => Some(row.updated_at_us),
+            Sorted::Message => None,
         };
         Self {
             status,

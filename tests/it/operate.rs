@@ -45,7 +45,9 @@ fn ledger(store: &Store, clock: Arc<dyn Clock>) -> Ledger {
     let routing = Routing::universal(["one", "two"].map(|it| (it.to_owned(), Duration::from_mins(1))));
     let options = LedgerOptions { batch_max: 500, routing, dispatch: None };
     let (ledger, appenders) = Ledger::new(store.clone(), clock, options);
-    appenders.into_iter().for_each(|it| drop(tokio::spawn(it.run())));
+    for appender in appenders {
+        tokio::spawn(appender.run());
+    }
     ledger
 }
 
