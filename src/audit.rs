@@ -5,6 +5,7 @@
 //! folded from the log here and now, so it is right even where a projection is behind; what the
 //! projections show is held against it. Device tokens never leave whole.
 
+mod deliveries;
 mod summary;
 mod text;
 
@@ -21,6 +22,7 @@ use crate::{
     store::{Evidence, MessageRows, Reach, Redeliveries},
 };
 
+pub use deliveries::{CallSummary, DeliveryStory, ListedDelivery};
 pub(crate) use summary::place;
 pub use summary::{DeliveryCounts, DeliverySummary, Summary};
 pub use text::{message_text, recipient_text};

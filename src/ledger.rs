@@ -6,7 +6,9 @@
 pub mod appender;
 pub mod dispatch;
 pub mod intake;
+pub mod operate;
 pub mod progress;
+pub mod providers;
 pub mod reports;
 
 use std::{

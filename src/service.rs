@@ -144,7 +144,7 @@ pub async fn open(
 }
 
 /// The configured providers and routes as planning needs them.
-fn routing(config: &Config) -> anyhow::Result<Routing> {
+pub fn routing(config: &Config) -> anyhow::Result<Routing> {
     let push = &config.push;
     let mut providers = BTreeMap::new();
     for (name, it) in &config.providers {

@@ -123,6 +123,9 @@ fn line(entry: &Entry, audit: &Audit) -> Vec<String> {
         let comma = if detail.is_empty() { "" } else { ", " };
         let _ = write!(detail, "{comma}by {}", clean(actor));
     }
+    if let Some(note) = &event.metadata.note {
+        let _ = write!(detail, ": {}", clean(note));
+    }
     vec![time(event.recorded_at), event.cursor().to_string(), what, detail]
 }
 
@@ -225,7 +228,7 @@ fn decision(decision: &Decision, now: Timestamp) -> String {
 const fn reason(reason: SuppressReason) -> &'static str {
     match reason {
         SuppressReason::Expired => "expired before the first attempt",
-        SuppressReason::Cancelled => "the message was cancelled",
+        SuppressReason::Cancelled => "cancelled",
         SuppressReason::NoTarget => "nowhere to send it",
         SuppressReason::OptedOut => "the recipient does not want it",
         SuppressReason::Superseded => "a newer message took its place",

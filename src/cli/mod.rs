@@ -9,12 +9,14 @@
 mod audit;
 mod bench;
 mod config;
+mod deliveries;
 mod demo;
 mod devices;
 mod folder;
 mod ingest;
 mod migrate;
 mod projections;
+mod providers;
 mod quarantine;
 mod serve;
 mod writing;
@@ -111,11 +113,13 @@ enum Command {
     Audit(audit::Options),
     Bench(bench::Options),
     Config(config::Options),
+    Deliveries(deliveries::Options),
     Demo(demo::Options),
     Devices(devices::Options),
     Ingest(ingest::Options),
     Migrate(migrate::Options),
     Projections(projections::Options),
+    Providers(providers::Options),
     Quarantine(quarantine::Options),
     Serve(serve::Options),
 }
@@ -146,11 +150,13 @@ impl Command {
             Self::Audit(options) => options.run(global).await,
             Self::Bench(options) => Box::pin(options.run(global)).await,
             Self::Config(options) => options.run(global).await,
+            Self::Deliveries(options) => options.run(global).await,
             Self::Demo(options) => options.run(global).await,
             Self::Devices(options) => options.run(global).await,
             Self::Ingest(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
             Self::Projections(options) => options.run(global).await,
+            Self::Providers(options) => options.run(global).await,
             Self::Quarantine(options) => options.run(global).await,
             Self::Serve(options) => options.run(global).await,
         }

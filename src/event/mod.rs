@@ -154,6 +154,9 @@ pub struct Metadata {
     /// Who caused it: an API key's name, a worker, an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
+    /// Why, in the words of who caused it, where the event itself does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Which weak id stood in for a message id, where the source allows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weak_id: Option<String>,

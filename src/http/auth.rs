@@ -47,6 +47,12 @@ pub enum Scope {
     /// Tell what devices did with pushes.
     #[serde(rename = "receipts:write")]
     ReceiptsWrite,
+    /// Retry, cancel and replay deliveries.
+    #[serde(rename = "deliveries")]
+    Deliveries,
+    /// Pause and resume providers.
+    #[serde(rename = "providers")]
+    Providers,
     /// List, retry and discard quarantined input.
     #[serde(rename = "quarantine")]
     Quarantine,
@@ -118,6 +124,8 @@ needs!(
     DevicesRead,
     DevicesWrite,
     ReceiptsWrite,
+    Deliveries,
+    Providers,
     Quarantine,
     Projections,
     Metrics
@@ -125,7 +133,7 @@ needs!(
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::MessagesWrite,
         Self::MessagesRead,
         Self::InboxRead,
@@ -133,6 +141,8 @@ impl Scope {
         Self::DevicesRead,
         Self::DevicesWrite,
         Self::ReceiptsWrite,
+        Self::Deliveries,
+        Self::Providers,
         Self::Quarantine,
         Self::Projections,
         Self::Metrics,
@@ -150,6 +160,8 @@ impl Scope {
             Self::DevicesRead => "devices:read",
             Self::DevicesWrite => "devices:write",
             Self::ReceiptsWrite => "receipts:write",
+            Self::Deliveries => "deliveries",
+            Self::Providers => "providers",
             Self::Quarantine => "quarantine",
             Self::Projections => "projections",
             Self::Metrics => "metrics",

@@ -5,6 +5,7 @@
 //! Every answer that says no is a [`problem::Problem`].
 
 pub mod auth;
+mod deliveries;
 mod devices;
 mod extract;
 mod inbox;
@@ -13,6 +14,7 @@ mod observe;
 mod ops;
 pub mod problem;
 mod projections;
+mod providers;
 mod quarantine;
 mod receipts;
 mod serve;
@@ -78,6 +80,14 @@ pub fn router(app: App) -> Router {
             get(devices::show).put(devices::put).delete(devices::remove),
         )
         .route("/v1/receipts", post(receipts::send))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/replay", post(deliveries::replay))
+        .route("/v1/messages/{message}/deliveries/{delivery}", get(deliveries::show))
+        .route("/v1/messages/{message}/deliveries/{delivery}/retry", post(deliveries::retry))
+        .route("/v1/messages/{message}/deliveries/{delivery}/cancel", post(deliveries::cancel))
+        .route("/v1/providers", get(providers::list))
+        .route("/v1/providers/{name}/pause", post(providers::pause))
+        .route("/v1/providers/{name}/resume", post(providers::resume))
         .route("/v1/projections", get(projections::status))
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/quarantine/{id}", get(quarantine::show))

@@ -12,7 +12,7 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    ledger::LedgerError,
+    ledger::{LedgerError, operate::Denied},
     message::{Rejection, RejectionCode},
     store::StoreError,
     stream::Refusal,
@@ -56,6 +56,16 @@ pub enum Kind {
     UnknownInput,
     /// What is to be done with the input is decided.
     AlreadyDecided,
+    /// The message has no such delivery.
+    UnknownDelivery,
+    /// A provider took the delivery.
+    DeliveryAccepted,
+    /// The delivery is not waiting for this: a call is under way, or it is over.
+    DeliveryUnderWay,
+    /// The message has expired.
+    DeliveryExpired,
+    /// No provider of this name is configured.
+    UnknownProvider,
     /// The input is no message of the contract.
     InvalidMessage,
     /// The input is no registration of a device.
@@ -111,7 +121,7 @@ struct Body<'a> {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -122,6 +132,11 @@ impl Kind {
         Self::UnknownDevice,
         Self::UnknownInput,
         Self::AlreadyDecided,
+        Self::UnknownDelivery,
+        Self::DeliveryAccepted,
+        Self::DeliveryUnderWay,
+        Self::DeliveryExpired,
+        Self::UnknownProvider,
         Self::InvalidMessage,
         Self::InvalidDevice,
         Self::Conflict,
@@ -146,6 +161,11 @@ impl Kind {
             Self::UnknownDevice => "unknown-device",
             Self::UnknownInput => "unknown-input",
             Self::AlreadyDecided => "already-decided",
+            Self::UnknownDelivery => "unknown-delivery",
+            Self::DeliveryAccepted => "delivery-accepted",
+            Self::DeliveryUnderWay => "delivery-under-way",
+            Self::DeliveryExpired => "delivery-expired",
+            Self::UnknownProvider => "unknown-provider",
             Self::InvalidMessage => "invalid-message",
             Self::InvalidDevice => "invalid-device",
             Self::Conflict => "conflict",
@@ -169,6 +189,11 @@ impl Kind {
             Self::UnknownDevice => "There is no such device",
             Self::UnknownInput => "There is no such input",
             Self::AlreadyDecided => "That is decided",
+            Self::UnknownDelivery => "There is no such delivery",
+            Self::DeliveryAccepted => "A provider took the delivery",
+            Self::DeliveryUnderWay => "The delivery is not waiting for this",
+            Self::DeliveryExpired => "The message has expired",
+            Self::UnknownProvider => "There is no such provider",
             Self::InvalidMessage => "The input is no message",
             Self::InvalidDevice => "The input is no device",
             Self::Conflict => "The message id is taken by other content",
@@ -189,10 +214,16 @@ impl Kind {
             | Self::UnknownMessage
             | Self::NotInInbox
             | Self::UnknownDevice
-            | Self::UnknownInput => StatusCode::NOT_FOUND,
+            | Self::UnknownInput
+            | Self::UnknownDelivery
+            | Self::UnknownProvider => StatusCode::NOT_FOUND,
             Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::InvalidMessage | Self::InvalidDevice => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Conflict | Self::AlreadyDecided => StatusCode::CONFLICT,
+            Self::Conflict
+            | Self::AlreadyDecided
+            | Self::DeliveryAccepted
+            | Self::DeliveryUnderWay
+            | Self::DeliveryExpired => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ProjectionBehind => StatusCode::GATEWAY_TIMEOUT,
             Self::TimedOut | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -321,6 +352,33 @@ impl From<Refusal> for Problem {
                 "check both ids; a message can be marked as soon as its POST was answered",
             ),
         }
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let detail = denied.to_string();
+        let (kind, remedy) = match denied {
+            Denied::UnknownProvider(_) => {
+                (Kind::UnknownProvider, "GET /v1/providers lists those that there are")
+            }
+            Denied::Unfit(_) => (Kind::BadRequest, "name a provider that takes such targets, or none"),
+            Denied::Refused(Refusal::UnknownDelivery) => (
+                Kind::UnknownDelivery,
+                "check both ids; GET /v1/messages/{messageId} shows the deliveries of a message",
+            ),
+            Denied::Refused(Refusal::AlreadyAccepted) => (Kind::DeliveryAccepted, "leave it as it is"),
+            Denied::Refused(Refusal::Expired) => {
+                (Kind::DeliveryExpired, "send what is still worth saying as a new message")
+            }
+            Denied::Refused(Refusal::LostRace) => (
+                Kind::DeliveryUnderWay,
+                "look at the delivery: what a provider is being asked about has to come to an end first, and \
+                 what is over cannot be cancelled",
+            ),
+            Denied::Refused(other) => return other.into(),
+        };
+        Self::new(kind, detail, remedy)
     }
 }
 

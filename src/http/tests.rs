@@ -3,10 +3,12 @@
 #![allow(clippy::disallowed_methods, reason = "tests start their appenders themselves")]
 
 mod bad_input;
+mod deliveries;
 mod devices;
 mod inbox;
 mod messages;
 mod ops;
+mod providers;
 mod quarantine;
 mod receipts;
 mod scopes;

@@ -85,7 +85,10 @@ pub(super) async fn read_rows(tx: &mut Tx, message: &MessageId) -> Result<Messag
     })
 }
 
-async fn rows_of<R: Row + Send + Unpin>(tx: &mut Tx, message: &MessageId) -> Result<Vec<R>, StoreError> {
+pub(super) async fn rows_of<R: Row + Send + Unpin>(
+    tx: &mut Tx,
+    message: &MessageId,
+) -> Result<Vec<R>, StoreError> {
     let table = R::TABLE;
     let mut statement = Query::select();
     statement

@@ -19,6 +19,7 @@ mod devices;
 mod harness;
 mod ingest;
 mod main_job;
+mod operate;
 mod outages;
 mod producers;
 mod project;

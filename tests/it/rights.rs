@@ -1,7 +1,7 @@
 //! The rights that `docs/operating.md` gives to the service are enough to serve, and too few to change
 //! the log.
 
-use notification_ledger::projection::ALL;
+use notification_ledger::{id::RecipientId, projection::ALL};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -102,6 +102,8 @@ async fn the_documented_rights_are_enough_in_the_documented_order() {
 
     let store = open_url(&app, 4).await;
     store.check_writable().await.unwrap();
+    assert_eq!(store.controls().await.unwrap(), []);
+    assert!(store.living_devices(&[&RecipientId::new("user-1").unwrap()]).await.unwrap().is_empty());
     store.close().await;
 
     for (crime, refusal) in [

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Every route and the scope it needs; none for those that need no key.
-const ROUTES: [(Method, &str, Option<Scope>); 20] = [
+const ROUTES: [(Method, &str, Option<Scope>); 28] = [
     (Method::POST, "/v1/messages", Some(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/m-1", Some(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/user-1/messages", Some(Scope::MessagesRead)),
@@ -25,6 +25,26 @@ const ROUTES: [(Method, &str, Option<Scope>); 20] = [
     (Method::PUT, "/v1/recipients/user-1/devices/d-1", Some(Scope::DevicesWrite)),
     (Method::DELETE, "/v1/recipients/user-1/devices/d-1", Some(Scope::DevicesWrite)),
     (Method::POST, "/v1/receipts", Some(Scope::ReceiptsWrite)),
+    (Method::GET, "/v1/deliveries", Some(Scope::MessagesRead)),
+    (Method::POST, "/v1/deliveries/replay", Some(Scope::Deliveries)),
+    (
+        Method::GET,
+        "/v1/messages/m-1/deliveries/01920000-0000-7000-8000-000000000000",
+        Some(Scope::MessagesRead),
+    ),
+    (
+        Method::POST,
+        "/v1/messages/m-1/deliveries/01920000-0000-7000-8000-000000000000/retry",
+        Some(Scope::Deliveries),
+    ),
+    (
+        Method::POST,
+        "/v1/messages/m-1/deliveries/01920000-0000-7000-8000-000000000000/cancel",
+        Some(Scope::Deliveries),
+    ),
+    (Method::GET, "/v1/providers", Some(Scope::MessagesRead)),
+    (Method::POST, "/v1/providers/nobody/pause", Some(Scope::Providers)),
+    (Method::POST, "/v1/providers/nobody/resume", Some(Scope::Providers)),
     (Method::GET, "/v1/projections", Some(Scope::Projections)),
     (Method::GET, "/v1/quarantine", Some(Scope::Quarantine)),
     (Method::GET, "/v1/quarantine/01920000-0000-7000-8000-000000000000", Some(Scope::Quarantine)),
