@@ -415,7 +415,10 @@ fn again(provider: Option<&str>, seconds: u64) -> Command {
 #[test]
 fn what_was_not_delivered_can_be_sent_again_and_what_was_accepted_never() {
     let mut stream = received();
-    assert_eq!(run(&mut stream.clone(), &again(None, 0), START), Ok(vec!["push.rescheduled"]), "sooner");
+    assert_eq!(run(&mut stream, &again(None, 0), START), Err(Refusal::LostRace), "it waits already");
+    let Command::Reschedule { delivery_id, provider, due_at, reason, .. } = again(None, 0) else { panic!() };
+    let sooner = Command::Reschedule { delivery_id, provider, due_at, cause: RescheduleCause::Retry, reason };
+    assert_eq!(run(&mut stream.clone(), &sooner, START), Ok(vec!["push.rescheduled"]), "sooner");
     run(&mut stream, &start_at("w-1"), START).unwrap();
     assert_eq!(run(&mut stream, &again(None, 1), after(1)), Err(Refusal::LostRace), "under way");
     let mut accepted_one = stream.clone();

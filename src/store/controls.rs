@@ -97,6 +97,16 @@ impl Store {
     /// Pauses or resumes a provider. Nothing is written, and nothing comes back, where it is so already:
     /// paused for the same cause to the same end or later, or running.
     pub async fn control(&self, wanted: &Control) -> Result<bool, StoreError> {
+        loop {
+            match self.try_control(wanted).await {
+                // Somebody else took the next number at the same time; what holds now is another matter.
+                Err(error) if error.is_unique_violation() => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_control(&self, wanted: &Control) -> Result<bool, StoreError> {
         let mut tx = self.db.begin(Mode::Write).await?;
         let last: Option<Row> = tx.first(&of(&wanted.provider, 1)).await?;
         let number = last.as_ref().map_or(1, |it| it.number + 1);

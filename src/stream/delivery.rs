@@ -245,6 +245,8 @@ pub(super) fn reschedule(
     wanted: &Wanted<'_>,
 ) -> Result<Vec<Event>, Refusal> {
     let reopens = match delivery.phase {
+        // Replay takes up what has ended; what waits already would be counted twice.
+        Phase::Scheduled { .. } if wanted.cause == RescheduleCause::Replay => return Err(Refusal::LostRace),
         Phase::Scheduled { .. } => None,
         Phase::Failed => Some(Ended::Failed),
         Phase::Unknown => Some(Ended::Unknown),

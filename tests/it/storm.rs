@@ -187,10 +187,10 @@ fn prove(log: &[Recorded], calls: &[Call]) {
             Event::PushAttemptSucceeded(it) => stories.get_mut(&it.delivery_id).unwrap().accepted = true,
             // Nobody knows whether these reached the endpoint; and the ones that were never sent say so.
             Event::PushAttemptLost(it) => _ = not_called.insert((it.delivery_id, u64::from(it.attempt))),
-            Event::PushAttemptFailed(it) => {
-                if it.class == FailureClass::Unknown || it.code == "not_called" || it.code == "connect" {
-                    not_called.insert((it.delivery_id, u64::from(it.attempt)));
-                }
+            Event::PushAttemptFailed(it)
+                if it.class == FailureClass::Unknown || it.code == "not_called" || it.code == "connect" =>
+            {
+                not_called.insert((it.delivery_id, u64::from(it.attempt)));
             }
             Event::PushExhausted(it) => stories.get_mut(&it.delivery_id).unwrap().ended = Some(it.verdict),
             Event::PushSuppressed(it) => stories.get_mut(&it.delivery_id).unwrap().suppressed = true,

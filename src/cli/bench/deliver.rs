@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     Run, bar,
     http1::Client,
-    http2::Http2,
+    http2::Multiplexed,
     load::{self, Kind, Load},
     project::catch_up,
     report::{Figure, Raw, Target, Unit},
@@ -76,7 +76,7 @@ pub(super) struct Options {
     rate: u32,
 
     #[command(flatten)]
-    http2: Http2,
+    http2: Multiplexed,
 
     #[command(flatten)]
     pub(super) run: Run,

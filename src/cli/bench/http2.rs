@@ -44,7 +44,7 @@ use crate::{
 
 /// What is asked for beside the usual sink.
 #[derive(Debug, Args)]
-pub(super) struct Http2 {
+pub(super) struct Multiplexed {
     /// Also push by kind apns to an HTTP/2 server here, with or without TLS; docs/performance.md has a
     /// configuration for nginx
     #[arg(long, value_name = "URL")]
@@ -59,7 +59,7 @@ pub(super) struct Http2 {
     http2_connections: u16,
 }
 
-impl Http2 {
+impl Multiplexed {
     pub(super) const fn is_wanted(&self) -> bool {
         self.http2.is_some()
     }
