@@ -21,7 +21,7 @@ create table devices (
     primary key (recipient_id, device_id)
 );
 
-create index devices_target on devices (target_hash);
+create unique index devices_target on devices (target_hash, kind);
 
 -- Who paused and resumed which provider, and why; the last row of each is what holds.
 create table provider_controls (

@@ -69,6 +69,23 @@ impl Store {
         it: &Registration,
         now: Timestamp,
     ) -> Result<Device, StoreError> {
+        loop {
+            match self.try_put_device(recipient, it, now).await {
+                Ok(Some(device)) => return Ok(device),
+                // Somebody else registered the same target at the same time; the last one gets it.
+                Ok(None) => {}
+                Err(error) if error.is_unique_violation() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_put_device(
+        &self,
+        recipient: &RecipientId,
+        it: &Registration,
+        now: Timestamp,
+    ) -> Result<Option<Device>, StoreError> {
         let target = canonical(&it.target);
         let hash = target_hash(&target);
         let mut tx = self.db.begin(Mode::Write).await?;
@@ -115,6 +132,11 @@ impl Store {
             .to_owned();
         tx.exec(&insert).await?;
         let rows: Vec<Row> = tx.all(&of(recipient)).await?;
+        if rows.iter().all(|row| row.device_id != it.device_id.as_str()) {
+            // On MySQL, where another device got the target at the same moment and was taken for this one.
+            tx.rollback().await?;
+            return Ok(None);
+        }
         // Never the one that has just registered, however long ago its app says it was used.
         let others = rows.iter().filter(|row| row.device_id != it.device_id.as_str());
         for surplus in others.skip(DEVICES_MAX - 1) {
@@ -127,8 +149,7 @@ impl Store {
         }
         tx.commit().await?;
         let devices = rows.into_iter().map(Row::read).collect::<Result<Vec<_>, _>>()?;
-        let own = devices.into_iter().find(|device| device.registration.device_id == it.device_id);
-        own.ok_or_else(|| StoreError::Corrupt("a device that was just written is not there".to_owned()))
+        Ok(devices.into_iter().find(|device| device.registration.device_id == it.device_id))
     }
 
     /// The devices of a recipient, dead ones too, the last seen first.
