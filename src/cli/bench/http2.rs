@@ -122,6 +122,7 @@ impl Multiplexed {
                 let next = |it: u64| it.checked_sub(1);
                 while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok() {
                     let request = client.post(target.clone()).header("content-type", "application/json");
+                    let request = request.header("authorization", "bearer none");
                     let request = request.header("apns-topic", "com.example.bench");
                     let request = request.header("apns-id", "00000000-0000-0000-0000-000000000000");
                     request.body(body.clone()).send().await?.error_for_status()?.bytes().await?;
