@@ -71,6 +71,8 @@ pub struct Death {
 pub struct Obituary {
     /// Which target.
     pub target: Target,
+    /// Kind and environment of the push service whose word it is; none for one that takes anybody's targets.
+    pub service: Option<(String, String)>,
     /// Who says so.
     pub provider: String,
     /// The provider's code.

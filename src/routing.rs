@@ -83,6 +83,12 @@ impl Known {
         all.iter().all(self.takes)
     }
 
+    /// Kind and environment, where it takes targets of its own service only.
+    #[must_use]
+    pub fn service(&self) -> Option<(String, String)> {
+        (!self.is_universal()).then(|| (self.kind.clone(), self.environment.clone()))
+    }
+
     /// Whether a device's target is one of this provider's.
     fn fits(&self, device: &Device) -> bool {
         let it = &device.registration;

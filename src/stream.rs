@@ -275,6 +275,7 @@ impl Stream {
             }
             Event::PushAttemptStarted(it) => self.with(it.delivery_id, |delivery| {
                 delivery.attempts = it.attempt;
+                delivery.called.push(it.provider.clone());
                 delivery.phase = Phase::Attempting { lease_until: it.lease_until };
             }),
             Event::PushAttemptSucceeded(it) => self.with(it.delivery_id, |delivery| {

@@ -87,6 +87,7 @@ impl Ledger {
             return Ok(Err(Denied::UnknownProvider(provider.to_owned())));
         }
         let control = Control {
+            number: 0,
             provider: provider.to_owned(),
             is_pause,
             cause: PauseCause::Operator,

@@ -218,6 +218,8 @@ impl Target {
                 format!("token:…{tail}")
             }
             // Service, path and keys together are the secret; a part of a hash is enough to tell them apart.
+            // What is masked already stays as it is.
+            Self::Subscription(value) if value.starts_with('…') => format!("subscription:{value}"),
             Self::Subscription(value) => {
                 let hash = Sha256::digest(value.as_bytes());
                 format!("subscription:…{}", hex::encode(&hash[..4]))

@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 /// A pause or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
+    /// The how-manieth of its provider; the highest holds. 0 for what is not written yet.
+    pub number: i64,
     /// Which provider.
     pub provider: String,
     /// Whether it is paused by this, or resumed.
@@ -172,6 +174,7 @@ impl Row {
             StoreError::Corrupt(format!("provider_controls has the cause {:?}", self.cause))
         })?;
         Ok(Control {
+            number: self.number,
             provider: self.provider,
             is_pause: self.action == "pause",
             cause,

@@ -63,6 +63,8 @@ pub struct Due {
     pub first_due_at: Timestamp,
     /// Whether another provider could take it.
     pub has_next: bool,
+    /// The registered device that the target is of.
+    pub device_id: Option<String>,
     /// Who it is for.
     pub recipient_id: String,
     /// Of pushes with the same key only the newest is sent.
@@ -100,6 +102,7 @@ struct DueRow {
     expires_at_us: Option<i64>,
     first_due_at_us: i64,
     recipient_id: String,
+    device_id: Option<String>,
     provider: Option<String>,
     route: Option<String>,
     collapse_key: Option<String>,
@@ -113,6 +116,7 @@ struct DueRow {
 struct NewestRow {
     recipient_id: String,
     collapse_key: Option<String>,
+    target: Option<String>,
     newest: i64,
 }
 
@@ -147,6 +151,7 @@ impl Store {
         statement
             .columns(["message_id", "delivery_id", "shard", "target_kind", "target", "attempts"])
             .columns(["due_at_us", "expires_at_us", "first_due_at_us", "recipient_id", "provider", "route"])
+            .column("device_id")
             .columns(["collapse_key", "provider_message_id", "pending_since_us", "position", "last_position"])
             .from("push_deliveries")
             .and_where(Expr::col("status").eq(waiting.status.as_str()))
@@ -215,10 +220,18 @@ impl Store {
         Ok(rows.into_iter().map(count).collect())
     }
 
-    /// Which of these are not the newest push to their recipient under their collapse key.
+    /// Which of these are not the newest push to their target under their collapse key, of those that are
+    /// sent or about to be: what was cancelled, failed or is for later takes nobody's place.
     ///
     /// Rides on `push_deliveries_collapse` (recipient, key, position).
-    pub async fn superseded(&self, due: &[Due]) -> Result<HashSet<DeliveryId>, StoreError> {
+    pub async fn superseded(&self, due: &[Due], now: Timestamp) -> Result<HashSet<DeliveryId>, StoreError> {
+        let counting = [
+            DeliveryStatus::Scheduled,
+            DeliveryStatus::Retrying,
+            DeliveryStatus::Attempting,
+            DeliveryStatus::Pending,
+            DeliveryStatus::Accepted,
+        ];
         let keyed: Vec<_> = due.iter().filter(|it| it.collapse_key.is_some()).collect();
         let mut superseded = HashSet::new();
         for part in keyed.chunks(KEYS_MAX) {
@@ -227,17 +240,23 @@ impl Store {
                 recipient.and(Expr::col("collapse_key").eq(it.collapse_key.clone()))
             };
             let statement = Query::select()
-                .columns(["recipient_id", "collapse_key"])
+                .columns(["recipient_id", "collapse_key", "target"])
                 .expr_as(Expr::col("position").max(), "newest")
                 .from("push_deliveries")
                 .cond_where(part.iter().fold(Cond::any(), |any, it| any.add(own(it))))
-                .group_by_columns(["recipient_id", "collapse_key"])
+                .and_where(Expr::col("status").is_in(counting.map(DeliveryStatus::as_str)))
+                .and_where(Expr::col("first_due_at_us").lte(now.as_micros()))
+                .group_by_columns(["recipient_id", "collapse_key", "target"])
                 .to_owned();
             let rows: Vec<NewestRow> = self.db.all(&statement).await?;
-            let newest: HashMap<_, _> =
-                rows.iter().map(|it| ((&it.recipient_id, it.collapse_key.as_ref()), it.newest)).collect();
+            let own = |it: &NewestRow| {
+                ((it.recipient_id.clone(), it.collapse_key.clone(), it.target.clone()), it.newest)
+            };
+            let newest: HashMap<_, _> = rows.iter().map(own).collect();
             let is_older = |it: &&&Due| {
-                newest.get(&(&it.recipient_id, it.collapse_key.as_ref())).is_some_and(|at| *at > it.received)
+                let target = it.target.as_ref().map(|it| it.value().to_owned());
+                let key = (it.recipient_id.clone(), it.collapse_key.clone(), target);
+                newest.get(&key).is_some_and(|at| *at > it.received)
             };
             superseded.extend(part.iter().filter(is_older).map(|it| it.delivery_id));
         }
@@ -295,6 +314,7 @@ impl DueRow {
             expires_at: self.expires_at_us.map(Timestamp::from_micros),
             first_due_at: Timestamp::from_micros(self.first_due_at_us),
             has_next: has_next(self.provider.as_deref(), self.route.as_deref()),
+            device_id: self.device_id,
             recipient_id: self.recipient_id,
             collapse_key: self.collapse_key,
             ticket: self.provider_message_id,

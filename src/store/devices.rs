@@ -209,15 +209,19 @@ impl Store {
         let mut tx = self.db.begin(Mode::Write).await?;
         let mut buried = 0;
         for (hash, it) in dead {
-            let statement = Query::update()
+            let mut statement = Query::update();
+            statement
                 .table("devices")
                 .value("dead_at_us", now.as_micros())
                 .value("dead_by", it.provider.as_str())
                 .value("dead_reason", it.reason.as_str())
                 .and_where(Expr::col("target_hash").eq(hash))
                 .and_where(Expr::col("dead_at_us").is_null())
-                .and_where(Expr::col("registered_at_us").lte(it.as_of.as_micros()))
-                .to_owned();
+                .and_where(Expr::col("registered_at_us").lte(it.as_of.as_micros()));
+            if let Some((kind, environment)) = &it.service {
+                statement.and_where(Expr::col("kind").eq(kind.as_str()));
+                statement.and_where(Expr::col("environment").eq(environment.as_str()));
+            }
             buried += tx.exec(&statement).await?;
         }
         tx.commit().await?;

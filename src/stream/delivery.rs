@@ -22,6 +22,8 @@ pub(super) struct Delivery {
     /// Since when it is that provider's.
     pub(super) since: Timestamp,
     pub(super) attempts: u32,
+    /// Who was called with each attempt, the first first.
+    pub(super) called: Vec<String>,
     pub(super) phase: Phase,
     /// Attempts whose outcome is recorded, in time or late.
     pub(super) heard: Vec<u32>,
@@ -43,7 +45,16 @@ impl Delivery {
     pub(super) fn new(plan: PlannedDelivery) -> Self {
         let phase = Phase::Scheduled { due_at: plan.due_at };
         let (provider, since) = (plan.provider.clone(), plan.due_at);
-        Self { plan, provider, since, attempts: 0, phase, heard: Vec::new(), receipts: Vec::new() }
+        Self {
+            plan,
+            provider,
+            since,
+            attempts: 0,
+            called: Vec::new(),
+            phase,
+            heard: Vec::new(),
+            receipts: Vec::new(),
+        }
     }
 
     /// `GiveUp` changes nothing by itself: `push.exhausted` follows and says how it ended.
@@ -130,7 +141,9 @@ pub(super) fn outcome(
     }
     let in_flight = matches!(delivery.phase, Phase::Attempting { .. } | Phase::Pending { .. })
         && attempt == delivery.attempts;
-    let (delivery_id, provider) = (delivery.plan.delivery_id, delivery.provider.clone());
+    // A late word may come from a provider that is not the present one any more.
+    let called = usize::try_from(attempt - 1).ok().and_then(|at| delivery.called.get(at));
+    let (delivery_id, provider) = (delivery.plan.delivery_id, called.unwrap_or(&delivery.provider).clone());
     Ok(match result {
         AttemptResult::Accepted { provider_message_id, status } => {
             vec![Event::PushAttemptSucceeded(PushAttemptSucceeded {

@@ -249,8 +249,15 @@ impl Deliver {
     /// Begins the search anew: all of it in every poll interval, and what had come to its end when
     /// something hints at more.
     fn turn_lane(&mut self, at: usize, turn: Turn, gate: Gate) {
-        let fails_over = self.hands.ledger.routing().fails_over() && matches!(gate, Gate::Shut(_));
         let now = self.hands.ledger.now();
+        let budget = self.lanes[at].configured.policy.failover_after;
+        let is_shut = match gate {
+            Gate::Shut(_) => true,
+            // Whatever waits for it would wait for longer than it may take.
+            Gate::Held { until } => until > now.plus(budget),
+            Gate::Open | Gate::Probe => false,
+        };
+        let fails_over = is_shut && self.hands.ledger.routing().fails_over();
         let lane = &mut self.lanes[at];
         match turn {
             Turn::Poll => {

@@ -60,7 +60,7 @@ fn device(id: &str, value: &str) -> Registration {
 
 fn dead(value: &str, provider: &str, as_of: i64) -> Obituary {
     let (provider, reason) = (provider.to_owned(), "Unregistered".to_owned());
-    Obituary { target: token(value), provider, reason, as_of: at(as_of) }
+    Obituary { target: token(value), service: None, provider, reason, as_of: at(as_of) }
 }
 
 fn ids(devices: &[Device]) -> Vec<&str> {

@@ -31,6 +31,7 @@ async fn a_device_is_registered_shown_without_its_token_dies_and_lives_again() {
 
     it.clock.advance(Duration::from_mins(1));
     let obituary = Obituary {
+        service: None,
         target: Target::Token("device-token-1234".to_owned()),
         provider: "apple".to_owned(),
         reason: "Unregistered".to_owned(),

@@ -22,6 +22,7 @@ use crate::{
         Failure, Outcome, Receipts, RetryScope,
         retry::{self, Cause},
     },
+    routing::Known,
     store::{Applied, Control, Due, DueCount, PauseCause},
     stream::{AttemptResult, Command, Origin},
     worker::{Trouble, WorkError},
@@ -115,6 +116,7 @@ impl Deliver {
                 let lane = &self.lanes[at];
                 let why = match lane.health.gate(hands.ledger.now()) {
                     Gate::Shut(Why::Paused(cause)) => format!("paused ({})", cause.as_str()),
+                    Gate::Held { until } => format!("not to be called before {until}"),
                     _ => "failing too often".to_owned(),
                 };
                 let reason = format!("{} is {why}", lane.name());
@@ -144,7 +146,11 @@ impl Deliver {
                     self.busy.remove(id);
                 }
                 for called in answers {
+                    // Of its health only failures tell: that a receipt is there is no call that went well.
+                    let failed = matches!(called.outcome, Outcome::Failed(_));
+                    let learnt = failed.then(|| self.learn(&called));
                     self.record_outcome(called);
+                    learnt.into_iter().for_each(|changes| self.change_all(at, changes));
                 }
             }
             Err(failure) => {
@@ -157,6 +163,11 @@ impl Deliver {
                     pushes = asked.len(),
                     "the provider does not say what became of pending pushes; it is asked again"
                 );
+                if failure.class == FailureClass::AuthConfig {
+                    let hold = lane.configured.policy.hold(None);
+                    let changes = lane.health.learn(&Outcome::Failed(failure), hold, now);
+                    self.change_all(at, changes);
+                }
                 for id in asked {
                     self.busy.remove(id);
                 }
@@ -184,12 +195,38 @@ impl Deliver {
         }
     }
 
+    /// What a call, or a receipt, says of its provider.
+    fn learn(&mut self, called: &Called) -> Vec<Change> {
+        let now = called.at.now;
+        let lane = &mut self.lanes[called.lane];
+        let asked = match &called.outcome {
+            Outcome::Failed(failure) => failure.retry_after,
+            Outcome::Accepted { .. } | Outcome::Pending { .. } => None,
+        };
+        let hold = lane.configured.policy.hold(asked);
+        if let Outcome::Failed(Failure { scope: RetryScope::Device, .. }) = &called.outcome {
+            lane.hold_target(called.target.clone(), now.plus(hold), now);
+        }
+        let changes = lane.health.learn(&called.outcome, hold, now);
+        let is_open = lane.look_at_health(now) == Gate::Open;
+        self.hands.places.set_open(lane.name(), is_open);
+        changes
+    }
+
+    fn change_all(&mut self, at: usize, changes: Vec<Change>) {
+        let now = self.hands.ledger.now();
+        for change in changes {
+            self.change(at, change, now);
+        }
+    }
+
     /// Does what follows from how calls ended.
     fn change(&mut self, at: usize, change: Change, now: Timestamp) {
         let provider = self.lanes[at].name().to_owned();
         let actor = self.hands.worker.to_string();
         let hands = self.hands.clone();
         let control = |is_pause, cause, reason: &str, until| Control {
+            number: 0,
             provider: provider.clone(),
             is_pause,
             cause,
@@ -287,30 +324,15 @@ impl Deliver {
     }
 
     fn take_called(&mut self, called: Called) {
-        let (at, now) = (called.lane, called.at.now);
+        let at = called.lane;
         self.lanes[at].leave(1);
-        if let Some(took) = called.took {
-            let lane = &mut self.lanes[at];
-            lane.called(took);
-            metric::provider_called(lane.name(), took);
-            let asked = match &called.outcome {
-                Outcome::Failed(failure) => failure.retry_after,
-                Outcome::Accepted { .. } | Outcome::Pending { .. } => None,
-            };
-            let hold = lane.configured.policy.hold(asked);
-            if let Outcome::Failed(Failure { scope: RetryScope::Device, .. }) = &called.outcome {
-                lane.hold_target(called.target.clone(), now.plus(hold), now);
-            }
-            let changes = lane.health.learn(&called.outcome, hold, now);
-            let is_open = lane.look_at_health(now) == Gate::Open;
-            self.hands.places.set_open(lane.name(), is_open);
-            self.record_outcome(called);
-            for change in changes {
-                self.change(at, change, now);
-            }
-        } else {
-            self.record_outcome(called);
-        }
+        let Some(took) = called.took else { return self.record_outcome(called) };
+        let lane = &mut self.lanes[at];
+        lane.called(took);
+        metric::provider_called(lane.name(), took);
+        let changes = self.learn(&called);
+        self.record_outcome(called);
+        self.change_all(at, changes);
     }
 
     /// Hands over what an attempt came to, with the decision that follows.
@@ -329,8 +351,10 @@ impl Deliver {
             Outcome::Failed(failure) => {
                 metric::attempt_ended(lane.name(), failure.class.as_str());
                 if failure.class == FailureClass::InvalidTarget && lane.health.is_believed() {
+                    let known = self.hands.ledger.routing().providers.get(lane.name());
                     self.dead.push(Obituary {
                         target,
+                        service: known.and_then(Known::service),
                         provider: lane.name().to_owned(),
                         reason: failure.code.clone(),
                         as_of: failure.as_of.unwrap_or(began),

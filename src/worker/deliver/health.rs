@@ -28,8 +28,8 @@ pub(super) enum Gate {
     Open,
     /// One, to find out.
     Probe,
-    /// None for a moment: it gets too much.
-    Held,
+    /// None until then: it gets too much.
+    Held { until: Timestamp },
     /// None for longer; whoever has another provider goes there.
     Shut(Why),
 }
@@ -65,8 +65,11 @@ pub(super) struct Health {
     invalid_share: f64,
     auth_config_wait: Duration,
     pause: Option<Pause>,
-    /// When this process last decided about a pause; what is older in the database is not heard.
-    decided_at: Option<Timestamp>,
+    /// The last pause or resumption in the database that was heard of.
+    heard: i64,
+    /// Whether this process has decided for itself since; then only something newer is heard. Numbers and no
+    /// times: clocks differ between machines.
+    has_decided: bool,
     held_until: Option<Timestamp>,
     breaker: Breaker,
     calls: Window,
@@ -97,7 +100,8 @@ impl Health {
             invalid_share: configured.limits.invalid_share,
             auth_config_wait: configured.policy.auth_config_wait,
             pause: None,
-            decided_at: None,
+            heard: 0,
+            has_decided: false,
             held_until: None,
             breaker: Breaker::Closed,
             calls: Window::new(breaking.window),
@@ -112,7 +116,7 @@ impl Health {
         match (pause, self.held_until, self.breaker) {
             (Some(pause), ..) => Gate::Shut(Why::Paused(pause.cause)),
             (None, _, Breaker::Open { until, .. }) if now < until => Gate::Shut(Why::Broken),
-            (None, Some(until), _) if now < until => Gate::Held,
+            (None, Some(until), _) if now < until => Gate::Held { until },
             (None, _, Breaker::Open { .. }) => Gate::Probe,
             (None, _, Breaker::Closed) if self.pause.is_some() => Gate::Probe,
             (None, _, Breaker::Closed) => Gate::Open,
@@ -129,7 +133,7 @@ impl Health {
         match self.gate(now) {
             Gate::Open => "open",
             Gate::Probe => "probing",
-            Gate::Held => "held",
+            Gate::Held { .. } => "held",
             Gate::Shut(Why::Broken) => "broken",
             Gate::Shut(Why::Paused(_)) => "paused",
         }
@@ -137,9 +141,11 @@ impl Health {
 
     /// What holds for all processes by now.
     pub(super) fn control(&mut self, control: Option<&Control>) {
-        if self.decided_at.is_some() && control.map(|it| it.at) < self.decided_at {
+        let number = control.map_or(0, |it| it.number);
+        if self.has_decided && number <= self.heard {
             return;
         }
+        (self.heard, self.has_decided) = (number, false);
         let pause = control.filter(|it| it.is_pause);
         self.pause = pause.map(|it| Pause { cause: it.cause, until: it.until });
     }
@@ -155,12 +161,17 @@ impl Health {
             changes.extend(self.refuse(now));
             return changes;
         }
-        if self
-            .pause
-            .is_some_and(|it| it.cause == PauseCause::AuthConfig && it.until.is_some_and(|it| it <= now))
-        {
-            (self.pause, self.decided_at) = (None, Some(now));
-            changes.push(Change::Resumed);
+        let is_over = |it: &&mut Pause| {
+            it.cause == PauseCause::AuthConfig && it.until.is_some_and(|until| until <= now)
+        };
+        if let Some(pause) = self.pause.as_mut().filter(is_over) {
+            if failure.is_some_and(is_ill) {
+                // It did not come to our credentials at all; another call finds out later.
+                pause.until = Some(now.plus(self.auth_config_wait));
+            } else {
+                (self.pause, self.has_decided) = (None, true);
+                changes.push(Change::Resumed);
+            }
         }
         if failure.is_some_and(|it| it.scope == RetryScope::Provider) {
             let until = now.plus(hold);
@@ -183,7 +194,7 @@ impl Health {
             return None;
         }
         let (cause, until) = (PauseCause::AuthConfig, Some(now.plus(self.auth_config_wait)));
-        (self.pause, self.decided_at) = (Some(Pause { cause, until }), Some(now));
+        (self.pause, self.has_decided) = (Some(Pause { cause, until }), true);
         Some(Change::Paused {
             cause,
             until,
@@ -224,7 +235,7 @@ impl Health {
         }
         self.invalid = Window::new(GUARD_WINDOW);
         let cause = PauseCause::InvalidTargets;
-        (self.pause, self.decided_at) = (Some(Pause { cause, until: None }), Some(now));
+        (self.pause, self.has_decided) = (Some(Pause { cause, until: None }), true);
         let reason = format!("it calls {invalid} of {all} targets invalid");
         let since = now.minus(GUARD_WINDOW);
         vec![Change::Paused { cause, until: None, reason }, Change::Disbelieved { since }]
@@ -235,7 +246,9 @@ impl Health {
 fn is_ill(failure: &Failure) -> bool {
     match failure.class {
         FailureClass::Unknown => true,
-        FailureClass::Retry => failure.scope == RetryScope::Message,
+        FailureClass::Retry => {
+            failure.scope == RetryScope::Message || failure.status.is_some_and(|it| it >= 500)
+        }
         FailureClass::InvalidTarget | FailureClass::Permanent | FailureClass::AuthConfig => false,
     }
 }
@@ -331,6 +344,7 @@ mod tests {
     fn what_all_processes_share_counts() {
         let mut it = health(json!({}));
         let mut control = Control {
+            number: 1,
             provider: "acme".into(),
             is_pause: true,
             cause: PauseCause::Operator,
@@ -343,9 +357,46 @@ mod tests {
         assert_eq!(it.gate(at(99_999)), Gate::Shut(Why::Paused(PauseCause::Operator)));
         assert_eq!(it.learn(&accepted(), HOLD, at(2)), []);
         assert_eq!(it.gate(at(99_999)), Gate::Shut(Why::Paused(PauseCause::Operator)), "nobody resumed it");
-        control.is_pause = false;
+        (control.is_pause, control.number) = (false, 2);
         it.control(Some(&control));
         assert_eq!(it.gate(at(3)), Gate::Open);
+    }
+
+    #[test]
+    fn an_operators_word_wins_over_what_this_process_decided_whatever_the_clocks_say() {
+        let mut it = health(json!({}));
+        let mut control = Control {
+            number: 7,
+            provider: "acme".into(),
+            is_pause: true,
+            cause: PauseCause::Operator,
+            actor: "olga".into(),
+            reason: "a change over there".into(),
+            at: START.minus(Duration::from_hours(1)),
+            until: None,
+        };
+        it.learn(&failed(FailureClass::AuthConfig), HOLD, START);
+        it.control(None);
+        assert_eq!(
+            it.gate(at(1)),
+            Gate::Shut(Why::Paused(PauseCause::AuthConfig)),
+            "its own row is not there yet"
+        );
+        it.control(Some(&control));
+        assert_eq!(it.gate(at(999)), Gate::Shut(Why::Paused(PauseCause::Operator)));
+        (control.is_pause, control.number) = (false, 8);
+        it.control(Some(&control));
+        assert_eq!(it.gate(at(1)), Gate::Open);
+    }
+
+    #[test]
+    fn a_call_that_never_came_to_our_credentials_ends_no_pause() {
+        let mut it = health(json!({}));
+        it.learn(&failed(FailureClass::AuthConfig), HOLD, START);
+        assert_eq!(it.gate(at(300)), Gate::Probe);
+        assert_eq!(it.learn(&failed(FailureClass::Unknown), HOLD, at(300)), []);
+        assert_eq!(it.gate(at(301)), Gate::Shut(Why::Paused(PauseCause::AuthConfig)));
+        assert_eq!(it.learn(&accepted(), HOLD, at(600)), [Change::Resumed]);
     }
 
     #[test]
@@ -357,7 +408,7 @@ mod tests {
         });
         assert_eq!(it.learn(&throttled, HOLD, START), [Change::Held(HOLD)]);
         assert_eq!(it.learn(&throttled, HOLD, at(1)), [], "told once, and longer");
-        assert_eq!((it.gate(at(60)), it.gate(at(61))), (Gate::Held, Gate::Open));
+        assert_eq!((it.gate(at(60)), it.gate(at(61))), (Gate::Held { until: at(61) }, Gate::Open));
         for _ in 0..50 {
             it.learn(&throttled, HOLD, at(2));
         }

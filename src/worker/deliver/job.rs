@@ -3,7 +3,7 @@
 //! Each is a task of its own that ends in a [`Done`]; none decides what comes next.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -177,10 +177,15 @@ impl Hands {
         Done::Counted(self.ledger.store().count_due(now, overdue_since).await)
     }
 
-    /// Starts the next attempt of each; of those with one collapse key only the newest is sent.
+    /// Starts the next attempt of each; of those with one collapse key only the newest is sent, and nothing
+    /// to a device that is signed out, dead, or somebody else's by now.
     pub(super) async fn claim(self, lane: usize, lease: Duration, due: Vec<Due>) -> Done {
-        let superseded = match self.ledger.store().superseded(&due).await {
-            Ok(superseded) => superseded,
+        let both = async {
+            let superseded = self.ledger.store().superseded(&due, self.ledger.now()).await?;
+            Ok::<_, StoreError>((superseded, self.without_device(&due).await?))
+        };
+        let (superseded, gone) = match both.await {
+            Ok(both) => both,
             Err(error) => {
                 let error = LedgerError::from(error);
                 let answers = due.into_iter().map(|due| (due, Err(error.clone()))).collect();
@@ -193,11 +198,36 @@ impl Hands {
             if superseded.contains(&delivery_id) {
                 return Some(Command::Suppress { delivery_id, reason: SuppressReason::Superseded });
             }
+            if gone.contains(&delivery_id) {
+                return Some(Command::Suppress { delivery_id, reason: SuppressReason::NoTarget });
+            }
             let claim = Claim { worker: self.worker.to_string(), lease_until };
             Some(Command::StartAttempt { delivery_id, claim })
         };
         let answers = self.apply(due, command).await;
         Done::Did { deed: Deed::Claim(lane), answers }
+    }
+
+    /// Which of these were planned for a device that has the target no more. Asks only where it may have
+    /// changed since: not in the moment of the plan.
+    async fn without_device(&self, due: &[Due]) -> Result<HashSet<DeliveryId>, StoreError> {
+        let own = due.iter().filter(|it| it.device_id.is_some());
+        let recipients: Vec<_> =
+            own.clone().filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
+        if recipients.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let living = self.ledger.store().living_devices(&recipients.iter().collect::<Vec<_>>()).await?;
+        let holds = |due: &&Due| {
+            let devices = living.iter().find(|(recipient, _)| recipient.as_str() == due.recipient_id);
+            devices.is_some_and(|(_, devices)| {
+                devices.iter().any(|it| {
+                    Some(it.registration.device_id.as_str()) == due.device_id.as_deref()
+                        && Some(&it.registration.target) == due.target.as_ref()
+                })
+            })
+        };
+        Ok(own.filter(|it| !holds(it)).map(|it| it.delivery_id).collect())
     }
 
     /// Ends attempts whose lease has run out.

@@ -165,7 +165,7 @@ impl Lane {
     /// Deliveries to be claimed, waiting for a place or being called at the most.
     fn window(&self) -> usize {
         match self.gate {
-            Gate::Held | Gate::Shut(_) => 0,
+            Gate::Held { .. } | Gate::Shut(_) => 0,
             Gate::Probe => 1,
             Gate::Open => {
                 let typical = self.typical_call.as_micros().max(1);
@@ -277,6 +277,7 @@ mod tests {
             first_due_at: START,
             has_next: false,
             collapse_key: None,
+            device_id: None,
             recipient_id: String::new(),
             ticket: None,
             pending_since: None,

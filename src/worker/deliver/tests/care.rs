@@ -1,5 +1,7 @@
 //! What is promised beyond one call to one provider: batches, receipts, routes, rest, and devices.
 
+use serde_json::Value;
+
 use super::*;
 use crate::{
     device::{PRODUCTION, Registration},
@@ -141,6 +143,7 @@ async fn the_next_of_the_route_takes_what_waits_for_a_paused_provider() {
     let (providers, routing) = routed(&acme, &bravo);
     let mut process = world.process_with("w-1", true, &providers, routing);
     let pause = Control {
+        number: 0,
         provider: "acme".into(),
         is_pause: true,
         cause: PauseCause::Operator,
@@ -219,6 +222,42 @@ async fn a_dead_device_gets_nothing_more_until_it_registers_again() {
 }
 
 #[tokio::test]
+async fn nothing_is_sent_to_a_device_that_was_signed_out_or_is_somebody_elses_now() {
+    let (world, acme, mut process) = setup().await;
+    let (olga, petra) = (RecipientId::new("olga").unwrap(), RecipientId::new("petra").unwrap());
+    let now = process.ledger.now();
+    for (id, token) in [("phone", "t-1"), ("tablet", "t-2"), ("watch", "t-3")] {
+        world.store.put_device(&olga, &device(id, token), now).await.unwrap();
+    }
+    acme.play((0..3).map(|_| Play::Answer(failed(FailureClass::Retry))));
+    process.accept("m-1", json!({"recipientId": "olga"})).await;
+    process.work(&world).await;
+    world.store.remove_device(&olga, &DeviceId::new("phone").unwrap()).await.unwrap();
+    world.store.put_device(&petra, &device("mine", "t-2"), now).await.unwrap();
+    world.advance_s(60);
+    process.work(&world).await;
+    assert_eq!(acme.calls().len(), 4, "only the watch is called again");
+    let ended = world.all("push.suppressed").await;
+    let nowhere =
+        |it: &&Event| matches!(it, Event::PushSuppressed(it) if it.reason == SuppressReason::NoTarget);
+    assert_eq!(ended.iter().filter(nowhere).count(), 2);
+}
+
+#[tokio::test]
+async fn what_receipts_say_counts_for_the_providers_health_too() {
+    let (world, expo) = (World::new().await, Scripted::with_batches("expo", Some(9)));
+    let mut process = world.process("w-1", false, &[configured(&expo, OnUnknown::Retry)]);
+    process.accept("m-1", json!({})).await;
+    expo.play([Play::Answer(pending("t-1"))]);
+    process.work(&world).await;
+    world.advance_s(900);
+    expo.say([Said::Finally(failed(FailureClass::AuthConfig))]);
+    process.work(&world).await;
+    let controls = world.store.controls().await.unwrap();
+    assert!(matches!(controls[..], [Control { is_pause: true, cause: PauseCause::AuthConfig, .. }]));
+}
+
+#[tokio::test]
 async fn a_provider_that_calls_all_devices_dead_is_paused_and_they_live() {
     let world = World::new().await;
     let acme = Scripted::new("acme");
@@ -251,10 +290,19 @@ async fn of_pushes_with_one_collapse_key_only_the_newest_is_sent() {
     process.accept("m-2", json!({"recipientId": "olga", "collapseKey": "other"})).await;
     process.accept("m-3", pass).await;
     process.accept("m-4", json!({"collapseKey": "pass-7"})).await;
+    // For later, for another target, or cancelled: these take nobody's place.
+    let other = |more: Value| {
+        let mut fields = json!({"recipientId": "petra", "collapseKey": "pass-8"});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        fields
+    };
+    process.accept("m-5", other(json!({}))).await;
+    process.accept("m-6", other(json!({"deliverAt": "2026-11-23T09:00:00Z"}))).await;
+    process.accept("m-7", other(json!({"push": {"targets": [{"token": "t-9"}]}}))).await;
     process.work(&world).await;
     let mut calls = acme.calls();
     calls.sort();
-    assert_eq!(calls, [call("m-2", 1), call("m-3", 1), call("m-4", 1)]);
+    assert_eq!(calls, ["m-2", "m-3", "m-4", "m-5", "m-7"].map(|it| call(it, 1)));
     let ended = world.all("push.suppressed").await;
     assert!(matches!(&ended[..], [Event::PushSuppressed(it)] if it.reason == SuppressReason::Superseded));
 }
