@@ -192,8 +192,16 @@ impl Routing {
             let own = |(name, it): &(&String, &Known)| !it.is_universal() && fits(name);
             let any = || self.providers.iter().find(own).map(|(name, _)| name);
             let mut chain: Vec<_> = chain.into_iter().filter(|it| fits(it)).collect();
-            if chain.is_empty() && named.is_none() {
-                chain.extend(any());
+            // The default stands in for what nobody speaks to; one that takes anything is not told of devices
+            // that have a provider of their own.
+            let by_default =
+                named.is_none() && !self.routes.iter().any(|it| it.matches(message, Some(device)));
+            let is_foreign = |it: &&String| self.providers.get(*it).is_some_and(Known::is_universal);
+            if by_default
+                && chain.iter().all(is_foreign)
+                && let Some(own) = any()
+            {
+                chain = vec![own];
             }
             let it = &device.registration;
             Way::new(it.target.clone(), &chain, Some(it.device_id.clone()))

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use super::{Ledger, LedgerError, Marked, answer};
 use crate::{
     clock::Timestamp,
-    event::{Event, Metadata, RescheduleCause, SuppressReason},
+    event::{Event, FailureClass, Metadata, RescheduleCause, SuppressReason},
     id::{DeliveryId, MessageId, Shard},
     message::Target,
     projection::deliveries::{DeliveryStatus, PushDelivery},
@@ -287,6 +287,12 @@ impl Replaying {
         let due_at = self.next_due;
         if row.expires_at_us.is_some_and(|end| end <= due_at) {
             self.so_far.expired += 1;
+            return Ok(None);
+        }
+        // What was refused for good would be refused again; whoever knows better names the class.
+        let hopeless = [FailureClass::InvalidTarget, FailureClass::Permanent].map(FailureClass::as_str);
+        if self.filter.class.is_none() && row.last_class.as_deref().is_some_and(|it| hopeless.contains(&it)) {
+            self.so_far.unfit += 1;
             return Ok(None);
         }
         let through = self.through.as_deref().or(row.provider.as_deref());

@@ -93,6 +93,8 @@ crate::rows! {
         status: DeliveryStatus,
         /// How many attempts were started.
         attempts: i64,
+        /// How many of them met a refusal of our credentials or configuration; these are no fault of its own.
+        refused: i64,
         /// When a worker has to look at it next: the next attempt, the end of the lease, the question for
         /// a receipt, or the planning. None once it is over.
         due_at_us: Option<Timestamp>,
@@ -303,6 +305,7 @@ impl PushDelivery {
             collapse_key: message.collapse_key.clone(),
             status: DeliveryStatus::Unplanned,
             attempts: 0,
+            refused: 0,
             due_at_us: Some(due_at),
             first_due_at_us: due_at,
             pending_since_us: None,
@@ -338,6 +341,7 @@ impl PushDelivery {
             collapse_key: stand_in.and_then(|it| it.collapse_key.clone()),
             status: DeliveryStatus::Scheduled,
             attempts: 0,
+            refused: 0,
             due_at_us: Some(plan.due_at),
             first_due_at_us: plan.due_at,
             pending_since_us: None,
@@ -392,6 +396,7 @@ impl PushDelivery {
     }
 
     fn fail(&mut self, it: &PushAttemptFailed) {
+        self.refused += i64::from(it.class == FailureClass::AuthConfig);
         self.last_class = Some(it.class.as_str().to_owned());
         self.last_code = Some(it.code.clone());
         self.last_error = it.answer.as_deref().map(cut_short);

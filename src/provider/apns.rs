@@ -151,7 +151,12 @@ impl Provider for Apns {
             request.headers_mut().insert(APNS_PRIORITY, HeaderValue::from_static("5"));
             Some(match self.send(request, self.vendor.mask(&[])).await {
                 Outcome::Failed(failure) if failure.class != FailureClass::InvalidTarget => Err(failure),
-                _ => Ok(Checked {
+                Outcome::Accepted { .. } | Outcome::Pending { .. } => Ok(Checked {
+                    detail: "it took a push to a device that does not exist: this is not APNs, and tells \
+                             nothing about key and topic"
+                        .to_owned(),
+                }),
+                Outcome::Failed(_) => Ok(Checked {
                     detail: "APNs took key and topic and refused a device that does not exist; this tells \
                              nothing about whether the devices are of this environment"
                         .to_owned(),

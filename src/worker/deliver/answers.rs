@@ -8,7 +8,7 @@ use super::{
     Deliver, NAME,
     health::{Change, Gate, Why},
     job::{Answer, Called, Deed, Done, Search},
-    lane::Sweep,
+    lane::{Past, Sweep},
     receipt,
 };
 use crate::{
@@ -320,7 +320,7 @@ impl Deliver {
         self.busy.insert(started.attempt.delivery_id);
         self.lanes[lane].enter(1);
         let now = self.hands.ledger.now();
-        self.lanes[lane].ready.push((started, now));
+        self.lanes[lane].ready.push((started, Past { first_due: now, refused: 0 }));
     }
 
     fn take_called(&mut self, called: Called) {
@@ -337,7 +337,8 @@ impl Deliver {
 
     /// Hands over what an attempt came to, with the decision that follows.
     fn record_outcome(&mut self, called: Called) {
-        let Called { lane, message_id, shard, delivery_id, target, began, outcome, took, at } = called;
+        let Called { lane, message_id, shard, delivery_id, attempt, target, began, outcome, took, at } =
+            called;
         let lane = &self.lanes[lane];
         let result = match outcome {
             Outcome::Accepted { provider_message_id, status } => {
@@ -371,7 +372,6 @@ impl Deliver {
         };
         let duration_ms = u64::try_from(took.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         let failover_after = lane.configured.policy.failover_after;
-        let attempt = at.attempt;
         let command = Command::RecordOutcome { delivery_id, attempt, duration_ms, result, failover_after };
         let entry = self.hands.entry(message_id, command);
         self.outcomes.entry(shard).or_default().push((delivery_id, entry));
@@ -431,11 +431,14 @@ const fn changes_delivery(event: &Event) -> bool {
 }
 
 /// The attempt that was started, if one was, and when its delivery was first due.
-fn started(due: &Due, events: Vec<Event>, origin: Option<Arc<Origin>>) -> Option<(Started, Timestamp)> {
+fn started(due: &Due, events: Vec<Event>, origin: Option<Arc<Origin>>) -> Option<(Started, Past)> {
     let (message, target) = (origin?, due.target.clone()?);
     let attempt = events.into_iter().find_map(|event| match event {
         Event::PushAttemptStarted(attempt) => Some(attempt),
         _ => None,
     })?;
-    Some((Started { attempt, target, message, place: None }, due.first_due_at))
+    Some((
+        Started { attempt, target, message, place: None },
+        Past { first_due: due.first_due_at, refused: due.refused },
+    ))
 }

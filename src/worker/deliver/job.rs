@@ -12,7 +12,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{super::Backoff, receipt};
+use super::{super::Backoff, lane::Past, receipt};
 use crate::{
     clock::Timestamp,
     device::{Device, Obituary},
@@ -107,6 +107,8 @@ pub(super) struct Called {
     pub(super) message_id: MessageId,
     pub(super) shard: Shard,
     pub(super) delivery_id: DeliveryId,
+    /// Which attempt; `at` counts only those that count against the delivery.
+    pub(super) attempt: u32,
     pub(super) target: Target,
     /// When the call began.
     pub(super) began: Timestamp,
@@ -236,7 +238,7 @@ impl Hands {
         let failover_after = configured.policy.failover_after;
         let lose = |due: &Due| {
             let at = Circumstances {
-                attempt: due.attempts,
+                attempt: due.attempts.saturating_sub(due.refused),
                 now,
                 first_due: due.first_due_at,
                 expires_at: due.expires_at,
@@ -336,7 +338,7 @@ impl Hands {
         self,
         lane: usize,
         configured: Configured,
-        started: Vec<(Started, Timestamp)>,
+        started: Vec<(Started, Past)>,
     ) -> Done {
         let mut started = started;
         let mut places: Vec<_> = started.iter_mut().filter_map(|(it, _)| it.place.take()).collect();
@@ -346,7 +348,7 @@ impl Hands {
         let (now, begin) = (self.ledger.now(), Instant::now());
         let (in_time, overdue): (Vec<_>, Vec<_>) =
             started.into_iter().partition(|(it, _)| it.attempt.lease_until >= now.plus(configured.timeout));
-        let push = |(it, _): &(Started, Timestamp)| Push {
+        let push = |(it, _): &(Started, Past)| Push {
             delivery_id: it.attempt.delivery_id,
             attempt: it.attempt.attempt,
             provider_key: it.attempt.provider_key.clone(),
@@ -357,20 +359,21 @@ impl Hands {
         let outcomes = push_guarded(&configured, &pushes).await;
         let took = begin.elapsed();
         drop(places);
-        let ended = |outcome: Outcome, took: Option<Duration>, (it, first_due): (Started, Timestamp)| {
+        let ended = |outcome: Outcome, took: Option<Duration>, (it, past): (Started, Past)| {
             let message = &it.message.message;
             Called {
                 lane,
                 message_id: message.message_id.clone(),
                 shard: self.ledger.store().shard_of(&message.recipient_id),
                 delivery_id: it.attempt.delivery_id,
+                attempt: it.attempt.attempt,
                 began: now,
                 outcome,
                 took,
                 at: Circumstances {
-                    attempt: it.attempt.attempt,
+                    attempt: it.attempt.attempt.saturating_sub(past.refused),
                     now: self.ledger.now(),
-                    first_due,
+                    first_due: past.first_due,
                     expires_at: message.expires_at,
                     jitter: fastrand::f64(),
                 },
@@ -414,12 +417,13 @@ impl Hands {
                 message_id: due.message_id,
                 shard: due.shard,
                 delivery_id: due.delivery_id,
+                attempt: due.attempts,
                 target: due.target?,
                 began: since,
                 outcome,
                 took: Some(took),
                 at: Circumstances {
-                    attempt: due.attempts,
+                    attempt: due.attempts.saturating_sub(due.refused),
                     now,
                     first_due: due.first_due_at,
                     expires_at: due.expires_at,

@@ -87,6 +87,15 @@ pub(super) struct Queue {
     pub(super) candidates: VecDeque<Due>,
 }
 
+/// What a claimed delivery has behind it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Past {
+    /// From when on its age counts.
+    pub(super) first_due: Timestamp,
+    /// Attempts that met a refusal of our credentials or configuration; they do not count against it.
+    pub(super) refused: u32,
+}
+
 /// One provider, as far as this worker is concerned.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -103,7 +112,7 @@ pub(super) struct Lane {
     /// Looks for what another provider can take while this one is shut.
     pub(super) stranded: Sweep,
     /// Claimed, not called yet.
-    pub(super) ready: Vec<(Started, Timestamp)>,
+    pub(super) ready: Vec<(Started, Past)>,
     /// No push to these targets before a time: their device gets too much.
     held_targets: HashMap<Target, Timestamp>,
     /// Pushes in one call at the most.
@@ -272,6 +281,7 @@ mod tests {
             shard: Shard(0),
             target: None,
             attempts: 0,
+            refused: 0,
             due_at: START,
             expires_at: None,
             first_due_at: START,

@@ -336,3 +336,23 @@ async fn a_device_that_gets_too_much_does_not_stop_the_others() {
     process.work(&world).await;
     assert_eq!(acme.calls().len(), 4);
 }
+
+#[tokio::test]
+async fn refused_credentials_do_not_use_up_the_attempts_of_a_delivery() {
+    let world = World::new().await;
+    let acme = Scripted::new("acme");
+    let mut provider = configured(&acme, OnUnknown::Retry);
+    provider.policy.max_attempts = 2;
+    let mut process = world.process("w-1", false, &[provider]);
+    process.accept("m-1", json!({})).await;
+    let (refused, ill) = (FailureClass::AuthConfig, FailureClass::Retry);
+    acme.play([refused, refused, refused, ill].map(|it| Play::Answer(failed(it))));
+    for _ in 0..5 {
+        process.work(&world).await;
+        process.work(&world).await;
+        world.advance_s(300);
+    }
+    assert_eq!(acme.calls().len(), 5);
+    assert_eq!(world.all("push.exhausted").await, []);
+    assert_eq!(world.all("push.attempt_succeeded").await.len(), 1);
+}
