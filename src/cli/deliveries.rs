@@ -334,7 +334,7 @@ fn told_replay(replaying: &Replaying, is_done: bool, output: Output) -> anyhow::
     print(format_args!("{matched} deliveries looked at, {rescheduled} {verb}, {} left out", it.skipped()))?;
     for (count, why) in [
         (expired, "have expired, or would have before their turn"),
-        (unfit, "have no configured provider that takes them"),
+        (unfit, "have no configured provider that takes them, or a target that is no more"),
         (accepted, "were accepted meanwhile"),
         (under_way, "are under way, or were cancelled meanwhile"),
     ] {

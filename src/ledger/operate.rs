@@ -289,9 +289,9 @@ impl Replaying {
             self.so_far.expired += 1;
             return Ok(None);
         }
-        // What was refused for good would be refused again; whoever knows better names the class.
-        let hopeless = [FailureClass::InvalidTarget, FailureClass::Permanent].map(FailureClass::as_str);
-        if self.filter.class.is_none() && row.last_class.as_deref().is_some_and(|it| hopeless.contains(&it)) {
+        // A target that is no more takes nothing; whoever knows better names the class.
+        let is_gone = row.last_class.as_deref() == Some(FailureClass::InvalidTarget.as_str());
+        if self.filter.class.is_none() && is_gone {
             self.so_far.unfit += 1;
             return Ok(None);
         }
