@@ -148,9 +148,9 @@ impl Deliver {
                 for called in answers {
                     // Of its health only failures tell: that a receipt is there is no call that went well.
                     let failed = matches!(called.outcome, Outcome::Failed(_));
-                    let learnt = failed.then(|| self.learn(&called));
+                    let changes = if failed { self.learn(&called) } else { Vec::new() };
                     self.record_outcome(called);
-                    learnt.into_iter().for_each(|changes| self.change_all(at, changes));
+                    self.change_all(at, changes);
                 }
             }
             Err(failure) => {
