@@ -21,9 +21,9 @@ use crate::{
     device::Device,
     event::{Event, Metadata},
     id::{Cursor, MessageId, RecipientId, Shard},
-    message::Parsed,
+    message::{Message, Parsed},
     metric,
-    routing::{Plan, Routing},
+    routing::Routing,
     store::{Applied, Entry, Store, StoreError},
     stream::{Command, Mark, Receive, Refusal},
     wake::Wake,
@@ -171,9 +171,12 @@ impl Ledger {
     /// Appends messages, each once. Answers in their order, when everything that succeeded is durable.
     pub async fn accept(&self, batch: Vec<Incoming>) -> Vec<Result<Receipt, LedgerError>> {
         let now = self.now();
-        let devices = match self.devices_for(&batch).await {
+        let devices = match self.devices_for(batch.iter().map(|it| &it.parsed.message)).await {
             Ok(devices) => devices,
-            Err(error) => return batch.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => {
+                let error = LedgerError::from(error);
+                return batch.iter().map(|_| Err(error.clone())).collect();
+            }
         };
         let ingress = batch.first().and_then(|it| it.metadata.ingress.clone());
         let mut permits = Vec::with_capacity(batch.len());
@@ -197,17 +200,13 @@ impl Ledger {
 
     /// The living devices of everybody whose push has no targets of its own, in one query; no query where
     /// there is no such push.
-    async fn devices_for(
+    pub(crate) async fn devices_for(
         &self,
-        batch: &[Incoming],
-    ) -> Result<HashMap<RecipientId, Vec<Device>>, LedgerError> {
-        let messages = batch.iter().map(|it| &it.parsed.message);
+        messages: impl Iterator<Item = &Message>,
+    ) -> Result<HashMap<RecipientId, Vec<Device>>, StoreError> {
         let wanted = messages.filter(|it| self.inner.routing.needs_devices(it));
         let recipients: Vec<_> = wanted.map(|it| &it.recipient_id).collect();
-        if recipients.is_empty() {
-            return Ok(HashMap::new());
-        }
-        Ok(self.inner.store.living_devices(&recipients).await?)
+        self.inner.store.living_devices(&recipients).await
     }
 
     fn arrival(&self, incoming: Incoming, devices: &[Device], now: Timestamp) -> (Entry, Permits) {
@@ -216,11 +215,7 @@ impl Ledger {
         metadata.weak_id = parsed.weak_id.map(ToOwned::to_owned);
         metadata.unknown_fields = parsed.unknown_fields;
         let (message, content_hash) = (parsed.message, parsed.content_hash);
-        let (plan, is_nowhere) = match self.inner.routing.plan(&message, devices, now) {
-            Plan::Deliveries(deliveries) => (deliveries, false),
-            Plan::Nothing | Plan::Waits => (Vec::new(), false),
-            Plan::Nowhere => (Vec::new(), true),
-        };
+        let (plan, is_nowhere) = self.inner.routing.plan(&message, devices, now).into_parts();
         let dispatch = self.inner.dispatch.as_ref();
         let due = plan.iter().filter(|it| it.due_at <= now).map(|it| it.provider.as_str());
         let permits = dispatch.and_then(|it| it.reserve(due)).unwrap_or_default();

@@ -68,6 +68,18 @@ pub enum Plan {
     Nowhere,
 }
 
+impl Plan {
+    /// The deliveries, none where there are none; and whether that is so because it goes nowhere.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<PlannedDelivery>, bool) {
+        match self {
+            Self::Deliveries(deliveries) => (deliveries, false),
+            Self::Nothing | Self::Waits => (Vec::new(), false),
+            Self::Nowhere => (Vec::new(), true),
+        }
+    }
+}
+
 impl Known {
     /// A provider that takes any target.
     #[must_use]

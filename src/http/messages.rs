@@ -16,7 +16,7 @@ use super::{
     auth::{Caller, MessagesRead, MessagesWrite},
     extract::{Beside, Body, IfPosition, MessagePath, Params, RecipientPath, Segments, bad_request, parsed},
     no_answer,
-    problem::{About, Kind, Problem},
+    problem::{About, Kind, Problem, Rejected},
 };
 use crate::{
     audit::{Audit, Summary},
@@ -53,14 +53,7 @@ struct Sent<'a> {
 #[serde(untagged)]
 enum Outcome<'a> {
     Known(Sent<'a>),
-    Rejected {
-        result: &'static str,
-        code: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        field: Option<String>,
-        problem: String,
-        remedy: String,
-    },
+    Rejected(Rejected),
 }
 
 /// What became of many, in their order.
@@ -193,10 +186,8 @@ impl<'a> Results<'a> {
     }
 
     fn rejected(&mut self, rejection: Rejection) {
-        let Rejection { code, field, problem, remedy } = rejection;
         self.rejected += 1;
-        let (result, code) = ("rejected", code.as_str());
-        self.outcomes.push(Outcome::Rejected { result, code, field, problem, remedy });
+        self.outcomes.push(Outcome::Rejected(rejection.into()));
     }
 }
 

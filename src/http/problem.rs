@@ -108,6 +108,24 @@ pub struct About {
     pub retry_after_s: Option<u32>,
 }
 
+/// One of many inputs that is not what it should be; the others are none the worse.
+#[derive(Debug, Serialize)]
+pub(super) struct Rejected {
+    result: &'static str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    problem: String,
+    remedy: String,
+}
+
+impl From<Rejection> for Rejected {
+    fn from(rejection: Rejection) -> Self {
+        let Rejection { code, field, problem, remedy } = rejection;
+        Self { result: "rejected", code: code.as_str(), field, problem, remedy }
+    }
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,

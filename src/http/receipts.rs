@@ -11,7 +11,7 @@ use super::{
     auth::{Caller, ReceiptsWrite},
     extract::{Body, bad_request},
     no_answer,
-    problem::{About, Kind, Problem},
+    problem::{About, Kind, Problem, Rejected},
 };
 use crate::{
     event::Metadata,
@@ -44,14 +44,7 @@ enum Outcome {
         #[serde(skip_serializing_if = "Option::is_none")]
         cursor: Option<Cursor>,
     },
-    Rejected {
-        result: &'static str,
-        code: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        field: Option<String>,
-        problem: String,
-        remedy: String,
-    },
+    Rejected(Rejected),
 }
 
 /// What became of all, in their order.
@@ -131,9 +124,7 @@ impl Results {
     }
 
     fn rejected(&mut self, rejection: Rejection) {
-        let Rejection { code, field, problem, remedy } = rejection;
         self.rejected += 1;
-        let (result, code) = ("rejected", code.as_str());
-        self.outcomes.push(Outcome::Rejected { result, code, field, problem, remedy });
+        self.outcomes.push(Outcome::Rejected(rejection.into()));
     }
 }

@@ -15,15 +15,13 @@ use serde_json::{Value, json};
 use super::{
     Failure, Outcome, Parts, Provider, Push, RetryScope,
     exchange::{Answer, BodyEnd, Protocol, client, exchange},
-    mask::{Mask, cut},
+    mask::Mask,
     rule::{Class, Place, Rule, Seen, by_status, judge},
     settings::{BuildError, Settings},
     template::{BadTemplate, Body, Scope, Secrets, Text, Unfilled, UrlTemplate},
+    vendor::not_sent,
 };
-use crate::{clock::Clock, event::FailureClass, message::Target, secret::Secret};
-
-/// Longest provider's code or message id that is recorded, in bytes.
-const NAME_MAX: usize = 256;
+use crate::{clock::Clock, event::FailureClass, secret::Secret};
 
 /// A push service as the configuration describes it.
 #[derive(Debug)]
@@ -78,14 +76,9 @@ impl Provider for Http {
         async move {
             let request = match self.request(push) {
                 Ok(request) => request,
-                Err(unfilled) => return Outcome::Failed(not_sent(&unfilled)),
+                Err(unfilled) => return not_sent("template", &unfilled.to_string()),
             };
-            let mask = match &push.target {
-                Target::Token(secret) | Target::Subscription(secret) => {
-                    self.mask.clone().and(secret, format!("[{}]", push.target.masked()))
-                }
-                Target::Topic(_) | Target::Alias(_) => self.mask.clone(),
-            };
+            let mask = self.mask.clone().and_target(&push.target);
             match exchange(&self.client, request).await {
                 Ok(answer) => self.outcome(&answer, &mask),
                 Err(failure) => {
@@ -121,10 +114,7 @@ impl Http {
         let status = Some(answer.status);
         let json = answer.json();
         let seen = Seen { status: answer.status, headers: &answer.headers, json: json.as_ref() };
-        let named = |place: Option<&Place>| {
-            let text = mask.apply(&place?.read(&seen)?);
-            Some(cut(&text.replace(char::is_control, " "), NAME_MAX).to_owned())
-        };
+        let named = |place: Option<&Place>| Some(mask.name(&place?.read(&seen)?));
         let (class, code) = match answer.end {
             // Without its body, an answer proves nothing but what its status alone proves.
             BodyEnd::Broken(how) if by_status(answer.status) != Class::Failed(FailureClass::Retry) => {
@@ -148,11 +138,6 @@ impl Http {
             }),
         }
     }
-}
-
-fn not_sent(unfilled: &Unfilled) -> Failure {
-    let answer = Some(format!("not sent: {unfilled}"));
-    Failure { answer, ..Failure::new(FailureClass::Permanent, "template") }
 }
 
 fn bad_template(settings: &Settings, key: &str, bad: &BadTemplate) -> BuildError {

@@ -3,6 +3,11 @@
 //! Providers like to echo what they were sent, each in its own encoding. So a text counts as found
 //! however its characters are written: plainly, as JSON escapes (`\/`, `\u003d`) or as `%3D`.
 
+use crate::message::{Target, subscription::Subscription};
+
+/// Longest provider's code or message id that is recorded, in bytes.
+const NAME_MAX: usize = 256;
+
 /// Texts that must not be seen, each with what is shown instead.
 #[derive(Clone, Default)]
 pub(crate) struct Mask(Vec<(String, String)>);
@@ -23,6 +28,25 @@ impl Mask {
             self.0.sort_by_key(|(hidden, _)| std::cmp::Reverse(hidden.len()));
         }
         self
+    }
+
+    /// This mask with what is secret about a push's target.
+    #[must_use]
+    pub(crate) fn and_target(self, target: &Target) -> Self {
+        let shown = || format!("[{}]", target.masked());
+        match target {
+            Target::Token(secret) => self.and(secret, shown()),
+            Target::Subscription(text) => {
+                let parts = Subscription::read(text).map(|it| it.secrets()).unwrap_or_default();
+                parts.iter().fold(self.and(text, shown()), |mask, it| mask.and(it, shown()))
+            }
+            Target::Topic(_) | Target::Alias(_) => self,
+        }
+    }
+
+    /// A provider's code or id as it may be recorded: without secrets, control characters, and great length.
+    pub(crate) fn name(&self, text: &str) -> String {
+        cut(&self.apply(text).replace(char::is_control, " "), NAME_MAX).to_owned()
     }
 
     /// The text with everything hidden that must be.
@@ -135,6 +159,21 @@ mod tests {
         ] {
             assert_eq!(mask().apply(said), recorded, "{said}");
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_subscription_are_secrets_like_the_whole() {
+        let text = r#"{"endpoint":"https://push.example.net/send/s3cr3t-path","keys":{"p256dh":"BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4","auth":"BTBZMqHH6r4Tts7J_aSIgg"}}"#;
+        let mask = Mask::default().and_target(&Target::Subscription(text.to_owned()));
+        for said in [
+            text,
+            "no such endpoint: https://push.example.net/send/s3cr3t-path",
+            "bad BTBZMqHH6r4Tts7J_aSIgg",
+        ] {
+            let recorded = mask.apply(said);
+            assert!(!recorded.contains("s3cr3t") && !recorded.contains("BTBZ"), "{recorded}");
+        }
+        assert_eq!(Mask::default().and_target(&Target::Topic("news".into())).apply("news"), "news");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use reqwest::{Url, header::HeaderValue};
 use serde_json::{Map, Value};
 
-use super::Push;
+use super::{Push, vendor};
 use crate::{
     clock::Timestamp,
     message::{Priority, Target},
@@ -101,10 +101,8 @@ type Field = (&'static str, fn(&Scope<'_>) -> Option<Value>);
 
 /// Every name a placeholder may have, besides `message.data.KEY` and `secret.NAME`.
 const FIELDS: &[Field] = &[
-    ("title", |it| push_options(it, |push| push.title.as_ref()).or_else(|| text(&it.push.message.title))),
-    ("body", |it| {
-        push_options(it, |push| push.body.as_ref()).or_else(|| optional(it.push.message.body.as_ref()))
-    }),
+    ("title", |it| text(vendor::title(&it.push.message))),
+    ("body", |it| vendor::body(&it.push.message).and_then(text)),
     ("deliveryId", |it| text(&it.push.delivery_id)),
     ("attempt", |it| Some(it.push.attempt.into())),
     ("providerKey", |it| text(&it.push.provider_key)),
@@ -146,13 +144,6 @@ fn optional(value: Option<&String>) -> Option<Value> {
 
 fn priority(priority: Priority) -> Option<Value> {
     serde_json::to_value(priority).ok()
-}
-
-fn push_options(
-    scope: &Scope<'_>,
-    pick: impl Fn(&crate::message::PushOptions) -> Option<&String>,
-) -> Option<Value> {
-    scope.push.message.push.as_ref().and_then(pick).and_then(text)
 }
 
 fn target(scope: &Scope<'_>, wanted: fn(&Target) -> bool) -> Option<Value> {

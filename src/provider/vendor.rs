@@ -19,19 +19,17 @@ use sha2::{Digest, Sha256};
 use super::{
     Failure, Outcome, Parts, Push, RetryScope,
     exchange::{Answer, BodyEnd, Protocol, client, exchange},
-    mask::{Mask, cut},
+    mask::Mask,
     rule::{Class, by_status},
     settings::{BuildError, Settings},
 };
 use crate::{
     clock::{Clock, Timestamp},
     event::FailureClass,
-    message::{Message, Target, subscription::Subscription},
+    message::Message,
     secret::Secret,
 };
 
-/// Longest provider's code or message id that is recorded, in bytes.
-const NAME_MAX: usize = 256;
 /// Longest name under which pushes replace each other, in bytes: as Apple takes it.
 const COLLAPSE_ID_MAX: usize = 64;
 /// Most connections to one service.
@@ -128,17 +126,7 @@ impl Vendor {
 
     /// What hides the secrets of this push too.
     pub(super) fn mask(&self, pushes: &[Push]) -> Mask {
-        pushes.iter().fold(self.mask.clone(), |mask, push| {
-            let shown = || format!("[{}]", push.target.masked());
-            match &push.target {
-                Target::Token(secret) => mask.and(secret, shown()),
-                Target::Subscription(text) => {
-                    let parts = Subscription::read(text).map(|it| it.secrets()).unwrap_or_default();
-                    parts.iter().fold(mask.and(text, shown()), |mask, it| mask.and(it, shown()))
-                }
-                Target::Topic(_) | Target::Alias(_) => mask,
-            }
-        })
+        pushes.iter().fold(self.mask.clone(), |mask, push| mask.and_target(&push.target))
     }
 
     /// Makes one call over the connection with the fewest calls.
@@ -170,7 +158,7 @@ impl Vendor {
             answer: answer.kept(mask),
             retry_after: answer.retry_after(self.now()),
             scope,
-            ..Failure::new(class, clean(code, mask))
+            ..Failure::new(class, mask.name(code))
         }
     }
 
@@ -190,13 +178,8 @@ impl Vendor {
 
     /// The provider's id for a push, as it may be recorded.
     pub(super) fn id(text: &str, mask: &Mask) -> Option<String> {
-        Some(clean(text, mask)).filter(|it| !it.is_empty())
+        Some(mask.name(text)).filter(|it| !it.is_empty())
     }
-}
-
-/// A provider's code or id without secrets, control characters, and great length.
-fn clean(text: &str, mask: &Mask) -> String {
-    cut(&mask.apply(text).replace(char::is_control, " "), NAME_MAX).to_owned()
 }
 
 /// A push that this adapter cannot write down for its service: nothing was sent.

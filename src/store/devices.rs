@@ -158,11 +158,14 @@ impl Store {
         rows.into_iter().map(Row::read).collect()
     }
 
-    /// The living devices of these recipients, in one query.
+    /// The living devices of these recipients, in one query; in none where there is nobody to ask about.
     pub async fn living_devices(
         &self,
         recipients: &[&RecipientId],
     ) -> Result<HashMap<RecipientId, Vec<Device>>, StoreError> {
+        if recipients.is_empty() {
+            return Ok(HashMap::new());
+        }
         let columns = COLUMNS.join(", ");
         let lookup =
             Lookup { columns: &columns, table: "devices", key: "recipient_id", filter: "dead_at_us is null" };

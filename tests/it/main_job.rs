@@ -291,7 +291,8 @@ fn prove(log: &[Recorded], messages: usize, changed: &[String], calls: &[Call]) 
     assert_eq!(accepted.len(), messages, "and accepted in the end");
 }
 
-fn key(call: &Call) -> (DeliveryId, u64) {
+/// Which delivery and attempt a call says it is.
+pub(crate) fn key(call: &Call) -> (DeliveryId, u64) {
     let body = call.json();
     (body["delivery"].as_str().unwrap().parse().unwrap(), body["attempt"].as_u64().unwrap())
 }

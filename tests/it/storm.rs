@@ -17,7 +17,7 @@ use notification_ledger::{
 use serde_json::json;
 
 use crate::{
-    main_job::{deliveries_left, log_of},
+    main_job::{deliveries_left, key, log_of},
     support::{
         database::{Kind, TestDb},
         eventually, http_client,
@@ -229,9 +229,4 @@ fn within_the_rate(calls: &[Call]) {
     let busiest = busiest.max().unwrap_or_default();
     eprintln!("at most {busiest} calls in a second, of {most}");
     assert!(busiest <= most, "{busiest} calls in a second");
-}
-
-fn key(call: &Call) -> (DeliveryId, u64) {
-    let body = call.json();
-    (body["delivery"].as_str().unwrap().parse().unwrap(), body["attempt"].as_u64().unwrap())
 }

@@ -33,9 +33,11 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    config::Role,
+    config::{ProviderSettings, Role},
+    event::PlannedDelivery,
     id::MessageId,
-    routing::{Plan, Routing},
+    message::Parsed,
+    routing::Routing,
 };
 
 /// How often to look how far the deliveries are.
@@ -47,7 +49,7 @@ const CONNECTIONS: usize = 32;
 /// How long the fixed rate runs before it counts.
 const WARM_UP_S: u64 = 2;
 /// How long a claim lasts; nothing here comes near.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Push to a sink on loopback: as many as possible, and from request to call at a fixed rate
 ///
@@ -127,25 +129,10 @@ impl Options {
 
     /// Makes deliveries due and lets the service make them; how many in a second.
     async fn deliver(&self, stage: &Stage, load: &mut Load, sink: &Sink) -> anyhow::Result<f64> {
-        let routing = Routing::universal([(PROVIDER.to_owned(), LEASE)]);
-        for segment in load::segments(self.messages) {
-            let now = stage.clock.now();
-            let plan = |it: &crate::message::Parsed| match routing.plan(&it.message, &[], now) {
-                Plan::Deliveries(deliveries) => deliveries,
-                Plan::Nothing | Plan::Waits | Plan::Nowhere => Vec::new(),
-            };
-            load::append(stage, load.batches_planned(&stage.store, segment, plan)?).await?;
-        }
-        catch_up(stage).await?;
-        let events = stage.events().await?;
         let to = served::http(sink.address(), self.concurrency);
-        let mut served = Served::start(stage, &[Role::Project, Role::Deliver], Some(to)).await?;
-        let start = Instant::now();
-        // Of each delivery the log gets the start of the attempt and its outcome.
-        let took = served.during(until(stage, events + 2 * self.messages, start)).await?;
-        served.stop().await?;
+        let rate = through(stage, load, self.messages, to, |_, planned| planned).await?;
         ensure!(sink.calls() == self.messages, "the sink was called {} times", sink.calls());
-        Ok(per_second(self.messages, took))
+        Ok(rate)
     }
 
     /// The same calls by a bare client; how many in a second.
@@ -274,8 +261,36 @@ impl Options {
     }
 }
 
+/// Makes so many deliveries due, to where `to` sends them, and lets the service make them through this
+/// provider; how many in a second.
+pub(super) async fn through(
+    stage: &Stage,
+    load: &mut Load,
+    count: u64,
+    provider: ProviderSettings,
+    to: fn(&MessageId, PlannedDelivery) -> PlannedDelivery,
+) -> anyhow::Result<f64> {
+    let routing = Routing::universal([(PROVIDER.to_owned(), LEASE)]);
+    for segment in load::segments(count) {
+        let now = stage.clock.now();
+        let plan = |it: &Parsed| {
+            let (deliveries, _) = routing.plan(&it.message, &[], now).into_parts();
+            deliveries.into_iter().map(|planned| to(&it.message.message_id, planned)).collect()
+        };
+        load::append(stage, load.batches_planned(&stage.store, segment, plan)?).await?;
+    }
+    catch_up(stage).await?;
+    let events = stage.events().await?;
+    let mut served = Served::start(stage, &[Role::Project, Role::Deliver], Some(provider)).await?;
+    let start = Instant::now();
+    // Of each delivery the log gets the start of the attempt and its outcome.
+    let took = served.during(until(stage, events + 2 * count, start)).await?;
+    served.stop().await?;
+    Ok(per_second(count, took))
+}
+
 /// How long it took until the log holds so many events.
-pub(super) async fn until(stage: &Stage, events: u64, start: Instant) -> anyhow::Result<Duration> {
+async fn until(stage: &Stage, events: u64, start: Instant) -> anyhow::Result<Duration> {
     let (mut last, mut moved) = (0, Instant::now());
     loop {
         let now = stage.events().await?;

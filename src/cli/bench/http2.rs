@@ -25,21 +25,18 @@ use tokio::task::JoinSet;
 use super::{
     super::folder::Folder,
     bar,
-    deliver::{LEASE, until},
-    load::{self, Kind, Load},
-    project::catch_up,
+    deliver::through,
+    load::{Kind, Load},
     report::{Figure, Raw, Target, Unit},
     samples::per_second,
-    served::{PROVIDER, Served},
     sink::Sink,
     stage::Stage,
 };
 use crate::{
-    config::{ProviderSettings, Role},
+    config::ProviderSettings,
     event::PlannedDelivery,
     id::{DeliveryId, MessageId},
     message,
-    routing::{Plan, Routing},
 };
 
 /// What is asked for beside the usual sink.
@@ -137,33 +134,17 @@ impl Multiplexed {
     }
 }
 
-/// Makes deliveries due and lets the service make them; how many in a second.
+/// Pushes to devices through this provider; how many in a second.
 async fn deliver(
     stage: &Stage,
     load: &mut Load,
     count: u64,
     provider: ProviderSettings,
 ) -> anyhow::Result<f64> {
-    let routing = Routing::universal([(PROVIDER.to_owned(), LEASE)]);
-    for segment in load::segments(count) {
-        let now = stage.clock.now();
-        let plan = |it: &message::Parsed| match routing.plan(&it.message, &[], now) {
-            Plan::Deliveries(deliveries) => {
-                deliveries.into_iter().map(|planned| to_a_device(&it.message.message_id, planned)).collect()
-            }
-            Plan::Nothing | Plan::Waits | Plan::Nowhere => Vec::new(),
-        };
-        load::append(stage, load.batches_planned(&stage.store, segment, plan)?).await?;
-    }
-    catch_up(stage).await?;
-    let events = stage.events().await?;
-    let mut served = Served::start(stage, &[Role::Project, Role::Deliver], Some(provider)).await?;
-    let start = Instant::now();
-    let took = served.during(until(stage, events + 2 * count, start)).await?;
-    served.stop().await?;
+    let rate = through(stage, load, count, provider, to_a_device).await?;
     let left = stage.store.count_due(stage.clock.now(), stage.clock.now()).await?;
     ensure!(left.iter().all(|it| it.due == 0), "not all were accepted: {left:?}");
-    Ok(per_second(count, took))
+    Ok(rate)
 }
 
 /// The same delivery to a device token of its own.

@@ -20,9 +20,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::super::{Configured, build, tests::push};
+use super::super::{Configured, build, double::failure, tests::push};
 use super::*;
-use crate::clock::{ManualClock, Timestamp};
+use crate::{
+    clock::{ManualClock, Timestamp},
+    message::Target,
+};
 
 mod documented;
 
@@ -114,13 +117,6 @@ async fn said(answer: impl AsRef<[u8]>, more: Value) -> Outcome {
 fn failed(class: FailureClass, code: &str, status: Option<u16>, answer: Option<&str>) -> Outcome {
     let answer = answer.map(str::to_owned);
     Outcome::Failed(Failure { status, answer, ..Failure::new(class, code) })
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failed(failure) => failure,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]

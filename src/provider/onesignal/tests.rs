@@ -1,6 +1,10 @@
 //! What OneSignal is sent, and what its answers mean.
 
-use super::super::{Configured, Failure, build, double::sink, tests::push};
+use super::super::{
+    Configured, build,
+    double::{failure, sink},
+    tests::push,
+};
 use super::*;
 use crate::clock::ManualClock;
 
@@ -24,13 +28,6 @@ fn saying(more: &Value) -> Push {
     let mut message = serde_json::to_value(&*push.message).unwrap();
     message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     Push { message: Arc::new(serde_json::from_value(message).unwrap()), ..push }
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failed(failure) => failure,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]

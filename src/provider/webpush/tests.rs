@@ -1,6 +1,11 @@
 //! What browsers' push services are sent, and what their answers mean.
 
-use super::super::{Configured, build, double::sink, exchange::BodyEnd, tests::push};
+use super::super::{
+    Configured, build,
+    double::{failure, sink},
+    exchange::BodyEnd,
+    tests::push,
+};
 use super::{
     encryption::tests::{AUTH, P256DH, decrypt},
     *,
@@ -45,13 +50,6 @@ fn saying(more: &Value) -> Push {
     let mut message = serde_json::to_value(&*push.message).unwrap();
     message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     Push { message: Arc::new(serde_json::from_value(message).unwrap()), ..push }
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failed(failure) => failure,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]

@@ -28,7 +28,6 @@ use crate::{
         Configured, Failure, Outcome, Push, Said,
         retry::{Circumstances, after_lost},
     },
-    routing::Plan,
     store::{Applied, Control, Due, DueCount, Entry, StoreError, Waiting},
     stream::{Claim, Command},
 };
@@ -188,11 +187,7 @@ impl Hands {
         };
         let (superseded, gone) = match both.await {
             Ok(both) => both,
-            Err(error) => {
-                let error = LedgerError::from(error);
-                let answers = due.into_iter().map(|due| (due, Err(error.clone()))).collect();
-                return Done::Did { deed: Deed::Claim(lane), answers };
-            }
+            Err(error) => return Done::Did { deed: Deed::Claim(lane), answers: not_asked(due, error) },
         };
         let lease_until = self.ledger.now().plus(lease);
         let command = |due: &Due| {
@@ -216,9 +211,6 @@ impl Hands {
         let own = due.iter().filter(|it| it.device_id.is_some());
         let recipients: Vec<_> =
             own.clone().filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
-        if recipients.is_empty() {
-            return Ok(HashSet::new());
-        }
         let living = self.ledger.store().living_devices(&recipients.iter().collect::<Vec<_>>()).await?;
         let holds = |due: &&Due| {
             let devices = living.iter().find(|(recipient, _)| recipient.as_str() == due.recipient_id);
@@ -265,21 +257,13 @@ impl Hands {
         let (deed, now) = (Deed::Plan, self.ledger.now());
         let (messages, devices) = match self.messages_and_devices(&due).await {
             Ok(both) => both,
-            Err(error) => {
-                let error = LedgerError::from(error);
-                let answers = due.into_iter().map(|due| (due, Err(error.clone()))).collect();
-                return Done::Did { deed, answers };
-            }
+            Err(error) => return Done::Did { deed, answers: not_asked(due, error) },
         };
         let plan = |due: &Due| {
             let message = messages.get(&due.message_id)?;
             let own = devices.get(&message.recipient_id).map_or(&[][..], Vec::as_slice);
             let expired = due.expires_at.is_some_and(|end| end <= now);
-            let (deliveries, is_nowhere) = match self.ledger.routing().plan(message, own, now) {
-                Plan::Deliveries(deliveries) => (deliveries, false),
-                Plan::Nothing | Plan::Waits => (Vec::new(), false),
-                Plan::Nowhere => (Vec::new(), true),
-            };
+            let (deliveries, is_nowhere) = self.ledger.routing().plan(message, own, now).into_parts();
             let is_something = expired || is_nowhere || !deliveries.is_empty();
             is_something.then_some(Command::Plan { deliveries, is_nowhere })
         };
@@ -292,13 +276,7 @@ impl Hands {
     ) -> Result<(HashMap<MessageId, Arc<Message>>, HashMap<RecipientId, Vec<Device>>), StoreError> {
         let ids: Vec<_> = due.iter().map(|it| &it.message_id).collect();
         let messages = self.ledger.store().received(&ids).await?;
-        let wanted = messages.values().filter(|it| self.ledger.routing().needs_devices(it));
-        let recipients: Vec<_> = wanted.map(|it| &it.recipient_id).collect();
-        let devices = if recipients.is_empty() {
-            HashMap::new()
-        } else {
-            self.ledger.store().living_devices(&recipients).await?
-        };
+        let devices = self.ledger.devices_for(messages.values().map(AsRef::as_ref)).await?;
         Ok((messages, devices))
     }
 
@@ -474,6 +452,12 @@ impl Hands {
             sleep(backoff.next_pause()).await;
         }
     }
+}
+
+/// What comes of deliveries about which the log could not be asked.
+fn not_asked(due: Vec<Due>, error: StoreError) -> Vec<Answer> {
+    let error = LedgerError::from(error);
+    due.into_iter().map(|due| (due, Err(error.clone()))).collect()
 }
 
 /// Calls the provider, and comes back with an outcome for each push whatever the provider does.
