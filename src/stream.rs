@@ -230,6 +230,9 @@ pub enum Refusal {
     /// The message has no such delivery.
     #[error("the message has no such delivery")]
     UnknownDelivery,
+    /// No call was ever made for it, so no device can know of it.
+    #[error("the delivery was never sent")]
+    NeverSent,
     /// Somebody else was faster, or it is not due yet, or it is over.
     #[error("the delivery is not waiting for this any more")]
     LostRace,
@@ -365,7 +368,7 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
         }
         Command::Suppress { delivery_id, reason } => suppress(state.delivery(*delivery_id)?, *reason),
         Command::Report { delivery_id, kind, detail } => {
-            Ok(report(state.delivery(*delivery_id)?, *kind, detail.as_ref()))
+            report(state.delivery(*delivery_id)?, *kind, detail.as_ref())
         }
     }
 }

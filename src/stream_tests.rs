@@ -454,6 +454,8 @@ fn what_is_cancelled_by_hand_is_not_sent_and_what_is_under_way_is_not_called_bac
 fn the_first_word_of_a_device_counts() {
     let opened = |kind| Command::Report { delivery_id: id(), kind, detail: None };
     let mut stream = received();
+    assert_eq!(run(&mut stream, &opened(ReceiptKind::Opened), START), Err(Refusal::NeverSent));
+    run(&mut stream, &start_at("w-1"), START).unwrap();
     assert_eq!(run(&mut stream, &opened(ReceiptKind::Delivered), START), Ok(vec!["push.receipt"]));
     assert_eq!(run(&mut stream, &opened(ReceiptKind::Opened), START), Ok(vec!["push.receipt"]));
     assert_eq!(run(&mut stream, &opened(ReceiptKind::Opened), START), Ok(vec![]));

@@ -148,7 +148,10 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
         Event::InboxDeleted => ("deleted", String::new()),
         Event::PushPlanned(it) => {
             let ways = it.deliveries.iter().map(|it| {
-                let way = format!("{} → {}", clean(&it.provider), clean(&it.target.masked()));
+                let mut way = format!("{} → {}", clean(&it.provider), clean(&it.target.masked()));
+                if let Some(device) = &it.device_id {
+                    let _ = write!(way, " of device {}", clean(device.as_str()));
+                }
                 if it.due_at > now { format!("{way}, due {}", near(it.due_at, now)) } else { way }
             });
             ("planned", ways.collect::<Vec<_>>().join("; "))

@@ -103,8 +103,8 @@ enum Command {
         /// The first becomes due at this time: to go on at the same rate where another run was cut off
         #[arg(long, value_name = "TIME")]
         start_at: Option<Timestamp>,
-        /// Do it
-        #[arg(long)]
+        /// Do it; needs a --reason
+        #[arg(long, requires = "reason")]
         yes: bool,
         #[command(flatten)]
         who: Decider,
@@ -159,9 +159,15 @@ impl Options {
         match self.command {
             Command::List { status, filter, after, limit, output } => {
                 let store = service::open_existing(&config).await?;
-                let listed = list(&store, status, &filter.into(), after.as_ref(), limit, output).await;
+                let filter = filter.into();
+                let listed = list(&store, status, &filter, after.as_ref(), limit, output).await;
                 store.close().await;
-                listed
+                let (exit, is_empty) = listed?;
+                let unknown = filter.provider.filter(|it| is_empty && !config.providers.contains_key(it));
+                if let Some(name) = unknown.filter(|_| !output.json) {
+                    print(format_args!("no provider {name:?} is configured; `providers list` shows them"))?;
+                }
+                Ok(exit)
             }
             Command::Show { which, output } => {
                 let store = service::open_existing(&config).await?;
@@ -171,8 +177,13 @@ impl Options {
             }
             Command::Retry { which: Which { message, delivery }, through, who, output } => {
                 on_ledger(&config, move |ledger, _| async move {
-                    let retried = ledger.retry_delivery(&message, delivery, through, &who.into()).await;
-                    done(retried, "rescheduled", output)
+                    let retried =
+                        ledger.retry_delivery(&message, delivery, through.clone(), &who.into()).await;
+                    let exit = done(retried, "rescheduled", output)?;
+                    let row = ledger.store().delivery(&message, delivery).await?;
+                    let provider = through.or_else(|| row.and_then(|(it, _)| it.provider));
+                    warn_of_pause(&ledger, provider.as_deref(), output).await?;
+                    Ok(exit)
                 })
                 .await
             }
@@ -224,7 +235,7 @@ async fn list(
     after: Option<&DeliveryPlace>,
     limit: u64,
     output: Output,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<(Exit, bool)> {
     if let Some(other) = after.map(|it| it.status).filter(|it| *it != status) {
         bail!("--after is a place in the list of the status {other}; give --status {other} with it");
     }
@@ -234,7 +245,7 @@ async fn list(
     let next = next.map(|it| it.to_string());
     if output.json {
         print(json!({ "deliveries": deliveries, "next": next }))?;
-        return Ok(Exit::Well);
+        return Ok((Exit::Well, deliveries.is_empty()));
     }
     for it in &deliveries {
         print(told(it))?;
@@ -244,7 +255,17 @@ async fn list(
         None if deliveries.is_empty() => print(format_args!("no delivery is {status} that was asked for"))?,
         None => {}
     }
-    Ok(Exit::Well)
+    Ok((Exit::Well, deliveries.is_empty()))
+}
+
+/// Says that what is to be sent now has to wait, where its provider is paused.
+async fn warn_of_pause(ledger: &Ledger, provider: Option<&str>, output: Output) -> anyhow::Result<()> {
+    let Some(name) = provider.filter(|_| !output.json) else { return Ok(()) };
+    let controls = ledger.store().controls().await?;
+    if controls.iter().any(|it| it.provider == name && it.is_pause) {
+        print(format_args!("{name} is paused: it waits until `providers resume {name}`"))?;
+    }
+    Ok(())
 }
 
 async fn show(store: &Store, which: &Which, output: Output) -> anyhow::Result<Exit> {
@@ -295,6 +316,8 @@ async fn run_replay(
         }
     }
     let counted = counting.so_far().clone();
+    let provider = replay.through.as_deref().or(replay.filter.provider.as_deref());
+    warn_of_pause(&ledger, provider, output).await?;
     if !yes {
         return told_replay(&counting, false, output);
     }
@@ -346,7 +369,7 @@ fn told_replay(replaying: &Replaying, is_done: bool, output: Output) -> anyhow::
         print(format_args!("  the last one is due before {}", replaying.next_due()))?;
     }
     if !is_done {
-        print("nothing was done; --yes does it")?;
+        print("nothing was done; --yes with a --reason does it")?;
     }
     Ok(Exit::Well)
 }

@@ -65,9 +65,8 @@ enum Command {
 
 /// What a check came to.
 enum Found {
-    Accepted(Checked),
+    Well(Checked),
     Refused(Failure),
-    CannotBeAsked,
     CannotBeBuilt(String),
 }
 
@@ -128,9 +127,8 @@ async fn check(config: &Config, name: Option<&str>, output: Output) -> anyhow::R
         let found = match built {
             Err(error) => Found::CannotBeBuilt(error.to_string()),
             Ok(it) => match it.provider.check().await {
-                None => Found::CannotBeAsked,
-                Some(Ok(checked)) => Found::Accepted(checked),
-                Some(Err(failure)) => Found::Refused(failure),
+                Ok(checked) => Found::Well(checked),
+                Err(failure) => Found::Refused(failure),
             },
         };
         if matches!(found, Found::Refused(_) | Found::CannotBeBuilt(_)) {
@@ -153,28 +151,29 @@ async fn check(config: &Config, name: Option<&str>, output: Output) -> anyhow::R
 impl Found {
     fn words(&self) -> String {
         match self {
-            Self::Accepted(checked) => format!("credentials accepted: {}", checked.detail),
+            Self::Well(Checked { is_proven: true, detail }) => format!("credentials accepted: {detail}"),
+            Self::Well(Checked { is_proven: false, detail }) => format!("credentials not tried: {detail}"),
             Self::Refused(it) => {
                 let status = it.status.map(|it| format!(", HTTP {it}")).unwrap_or_default();
                 let answer = it.answer.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
                 let word = refused(it);
                 format!("{word}: code {} ({}){status}{answer}", it.code, it.class.as_str())
             }
-            Self::CannotBeAsked => "cannot be asked; its configuration is well".to_owned(),
             Self::CannotBeBuilt(error) => format!("cannot be used: {error}"),
         }
     }
 
     fn json(&self, name: &str, kind: &str) -> Value {
         let (result, more) = match self {
-            Self::Accepted(it) => ("accepted", json!({ "detail": it.detail })),
+            Self::Well(Checked { is_proven, detail }) => {
+                (if *is_proven { "accepted" } else { "not_tried" }, json!({ "detail": detail }))
+            }
             Self::Refused(it) => {
                 let class = it.class.as_str();
                 let more =
                     json!({ "code": it.code, "class": class, "status": it.status, "answer": it.answer });
                 (refused(it), more)
             }
-            Self::CannotBeAsked => ("cannot_be_asked", json!({})),
             Self::CannotBeBuilt(error) => ("cannot_be_used", json!({ "detail": error })),
         };
         let mut value = json!({ "name": name, "kind": kind, "result": result });

@@ -148,7 +148,12 @@ fn is_secret(path: &[String]) -> bool {
         }
         _ => false,
     };
-    section == "providers" && (header || settings.iter().any(|it| sounds_secret(it)))
+    section == "providers" && (header || settings.iter().any(|it| sounds_secret(it) && !is_name(it)))
+}
+
+/// Whether it is the name of a key, such as `key_id`, and not the key.
+fn is_name(setting: &str) -> bool {
+    setting.ends_with("_id")
 }
 
 fn list_origins(

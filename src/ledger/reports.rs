@@ -20,7 +20,7 @@ pub enum Reported {
     Recorded(Cursor),
     /// The same was told before.
     Known(Cursor),
-    /// There is no such message, or it has no such delivery.
+    /// There is no such message, or it has no such delivery, or that was never sent.
     Unknown,
 }
 

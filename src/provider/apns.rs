@@ -144,24 +144,24 @@ impl Provider for Apns {
         .boxed()
     }
 
-    fn check(&self) -> BoxFuture<'_, Option<Result<Checked, Failure>>> {
+    fn check(&self) -> BoxFuture<'_, Result<Checked, Failure>> {
         async move {
             let body = json!({ "aps": { "content-available": 1 } }).to_string();
-            let mut request = self.vendor.post_json(&["3", "device", NO_DEVICE], body.into())?;
+            let Some(mut request) = self.vendor.post_json(&["3", "device", NO_DEVICE], body.into()) else {
+                return Err(Failure::new(FailureClass::AuthConfig, "request"));
+            };
             request.headers_mut().insert(APNS_PRIORITY, HeaderValue::from_static("5"));
-            Some(match self.send(request, self.vendor.mask(&[])).await {
+            match self.send(request, self.vendor.mask(&[])).await {
                 Outcome::Failed(failure) if failure.class != FailureClass::InvalidTarget => Err(failure),
-                Outcome::Accepted { .. } | Outcome::Pending { .. } => Ok(Checked {
-                    detail: "it took a push to a device that does not exist: this is not APNs, and tells \
-                             nothing about key and topic"
-                        .to_owned(),
-                }),
-                Outcome::Failed(_) => Ok(Checked {
-                    detail: "APNs took key and topic and refused a device that does not exist; this tells \
-                             nothing about whether the devices are of this environment"
-                        .to_owned(),
-                }),
-            })
+                Outcome::Accepted { .. } | Outcome::Pending { .. } => Ok(Checked::unproven(
+                    "it took a push to a device that does not exist: this is not APNs, and tells nothing \
+                     about key and topic",
+                )),
+                Outcome::Failed(_) => Ok(Checked::proven(
+                    "APNs took key and topic and refused a device that does not exist; this tells nothing \
+                     about whether the devices are of this environment",
+                )),
+            }
         }
         .boxed()
     }

@@ -109,14 +109,13 @@ impl Provider for Expo {
         Some(self)
     }
 
-    fn check(&self) -> BoxFuture<'_, Option<Result<Checked, Failure>>> {
+    fn check(&self) -> BoxFuture<'_, Result<Checked, Failure>> {
         async move {
-            let detail = match self.authorization {
-                Some(_) => "Expo answers, and does not refuse the access token",
-                None => "Expo answers; there is no access token to check",
-            };
-            let asked = self.receipts_of(&[NO_TICKET.to_owned()]).await;
-            Some(asked.map(|_| Checked { detail: detail.to_owned() }))
+            self.receipts_of(&[NO_TICKET.to_owned()]).await?;
+            Ok(match self.authorization {
+                Some(_) => Checked::proven("Expo answers, and does not refuse the access token"),
+                None => Checked::unproven("Expo answers; there is no access token to check"),
+            })
         }
         .boxed()
     }

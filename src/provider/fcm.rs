@@ -91,14 +91,14 @@ impl Provider for Fcm {
         .boxed()
     }
 
-    fn check(&self) -> BoxFuture<'_, Option<Result<Checked, Failure>>> {
+    fn check(&self) -> BoxFuture<'_, Result<Checked, Failure>> {
         async move {
             let message = json!({ "topic": CHECK_TOPIC, "data": { "check": "true" } });
             let body = json!({ "validateOnly": true, "message": message });
             let detail = format!("FCM would take a message for the project {}; none was sent", self.project);
             match self.send(&body, self.vendor.mask(&[])).await {
-                Outcome::Failed(failure) => Some(Err(failure)),
-                Outcome::Accepted { .. } | Outcome::Pending { .. } => Some(Ok(Checked { detail })),
+                Outcome::Failed(failure) => Err(failure),
+                Outcome::Accepted { .. } | Outcome::Pending { .. } => Ok(Checked::proven(detail)),
             }
         }
         .boxed()

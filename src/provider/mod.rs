@@ -297,10 +297,9 @@ pub trait Provider: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Asks the service whether it takes our credentials, without telling anybody anything; nothing
-    /// where it has no way to be asked.
-    fn check(&self) -> BoxFuture<'_, Option<Result<Checked, Failure>>> {
-        ready(None).boxed()
+    /// Asks the service whether it takes our credentials, without telling anybody anything.
+    fn check(&self) -> BoxFuture<'_, Result<Checked, Failure>> {
+        ready(Ok(Checked::unproven("there is no way to ask; the configuration is well"))).boxed()
     }
 }
 
@@ -335,8 +334,20 @@ pub enum Said {
 /// How a check of credentials went well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
+    /// Whether the service took our credentials; else there are none, or it could not be asked.
+    pub is_proven: bool,
     /// What was tried, and what the service said, for people.
     pub detail: String,
+}
+
+impl Checked {
+    fn proven(detail: impl Into<String>) -> Self {
+        Self { is_proven: true, detail: detail.into() }
+    }
+
+    fn unproven(detail: impl Into<String>) -> Self {
+        Self { is_proven: false, detail: detail.into() }
+    }
 }
 
 #[cfg(test)]

@@ -295,12 +295,19 @@ pub(super) fn suppress(delivery: &Delivery, reason: SuppressReason) -> Result<Ve
 }
 
 /// The first word of its kind counts; the same again changes nothing.
-pub(super) fn report(delivery: &Delivery, kind: ReceiptKind, detail: Option<&String>) -> Vec<Event> {
+pub(super) fn report(
+    delivery: &Delivery,
+    kind: ReceiptKind,
+    detail: Option<&String>,
+) -> Result<Vec<Event>, Refusal> {
+    if delivery.attempts == 0 {
+        return Err(Refusal::NeverSent);
+    }
     if delivery.receipts.contains(&kind) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let delivery_id = delivery.plan.delivery_id;
-    vec![Event::PushReceipt(PushReceipt { delivery_id, kind, detail: detail.cloned() })]
+    Ok(vec![Event::PushReceipt(PushReceipt { delivery_id, kind, detail: detail.cloned() })])
 }
 
 pub(super) fn lose(

@@ -93,7 +93,8 @@ fn taken() -> AttemptResult {
     AttemptResult::Accepted { provider_message_id: None, status: Some(200) }
 }
 
-async fn start(ledger: &Ledger, message: &str) {
+/// Claims a delivery, as if it were called now.
+pub(crate) async fn start(ledger: &Ledger, message: &str) {
     let claim = Claim { worker: "w".to_owned(), lease_until: ledger.now().plus(Duration::from_mins(1)) };
     apply(ledger, message, Command::StartAttempt { delivery_id: of(message).1, claim }).await;
 }
@@ -357,7 +358,7 @@ async fn what_failed_is_listed_tried_again_and_replayed_while_the_service_runs()
     let replay = ["deliveries", "replay", "--rate", "4", "--by", "ops", "--reason", "the outage"];
     let counted = said(&service.run(&replay).await);
     assert!(counted.contains("2 deliveries looked at, 2 to be sent again, 0 left out"), "{counted}");
-    assert!(counted.contains("nothing was done; --yes does it"), "{counted}");
+    assert!(counted.contains("nothing was done; --yes with a --reason does it"), "{counted}");
     assert_eq!(messages_in(&service, "failed").await, ["m-2", "m-3"]);
     let done = json_of(&service, &[&replay[..], &["--yes"]].concat()).await;
     assert_eq!((&done["rescheduled"], &done["dryRun"]), (&json!(2), &json!(false)));
@@ -433,8 +434,8 @@ async fn providers_are_checked_without_sending_anything() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     for line in [
-        "dry  log  cannot be asked; its configuration is well",
-        "well  expo  credentials accepted: Expo answers",
+        "dry  log  credentials not tried: there is no way to ask; the configuration is well",
+        "well  expo  credentials not tried: Expo answers; there is no access token to check",
         "wrong  expo  refused: code UNAUTHORIZED (auth_config), HTTP 401",
         "unready  expo  cannot be used: provider \"unready\": access_token",
     ] {
@@ -446,5 +447,5 @@ async fn providers_are_checked_without_sending_anything() {
         assert_eq!(output.status.success(), well, "{name}: {}", said(&output));
     }
     let checked = json_of(&service, &["providers", "check", "well"]).await;
-    assert_eq!(checked["providers"][0]["result"], "accepted");
+    assert_eq!(checked["providers"][0]["result"], "not_tried");
 }

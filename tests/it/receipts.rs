@@ -12,9 +12,12 @@ use notification_ledger::{
 };
 use serde_json::json;
 
-use crate::support::{
-    database::for_each_database,
-    ledger::{incoming, manual_clock, open_store},
+use crate::{
+    operate::start,
+    support::{
+        database::for_each_database,
+        ledger::{incoming, manual_clock, open_store},
+    },
 };
 
 fn report(message: &str, target: &str, kind: ReceiptKind, at: Option<Timestamp>) -> Report {
@@ -50,6 +53,9 @@ for_each_database! {
         let arrivals =
             (0..20).map(|it| incoming(&format!("m-{it}"), &format!("user-{it}"), fields.clone())).collect();
         assert!(ledger.accept(arrivals).await.iter().all(Result::is_ok));
+        for it in 0..20 {
+            start(&ledger, &format!("m-{it}")).await;
+        }
         clock.advance(Duration::from_mins(10));
         let then = received_at.plus(Duration::from_mins(5));
 

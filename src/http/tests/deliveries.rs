@@ -46,12 +46,17 @@ async fn push(it: &Fixture, id: &str, fields: Value) {
     it.project().await;
 }
 
+/// Claims a delivery, as if it were called now.
+pub(super) async fn start(it: &Fixture, id: &str) {
+    let lease_until = it.ledger.now().plus(Duration::from_mins(1));
+    let claim = Claim { worker: "w".to_owned(), lease_until };
+    apply(it, id, Command::StartAttempt { delivery_id: delivery_of(id), claim }).await;
+}
+
 /// Makes one attempt, which is the last.
 async fn attempt(it: &Fixture, id: &str, attempt: u32, said: Said) {
     let delivery_id = delivery_of(id);
-    let lease_until = it.ledger.now().plus(Duration::from_mins(1));
-    let claim = Claim { worker: "w".to_owned(), lease_until };
-    apply(it, id, Command::StartAttempt { delivery_id, claim }).await;
+    start(it, id).await;
     let result = match said {
         Said::Yes => {
             AttemptResult::Accepted { provider_message_id: Some("p-1".to_owned()), status: Some(200) }

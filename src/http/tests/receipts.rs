@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Fixture;
+use super::{Fixture, deliveries::start};
 
 const PUSH: &str = r#"{"messageId":"m-1","notificationType":["APP_NOTIFICATION","PUSH"],"recipientId":"user-1",
     "title":"Your pass expires","push":{"targets":[{"token":"device-token-1234"}]}}"#;
@@ -19,6 +19,10 @@ async fn receipts_are_recorded_once_and_told_apart_from_what_the_provider_said()
     let it = Fixture::new().await;
     it.post("/v1/messages", PUSH).await;
     let delivery = delivery_of(&it, "m-1").await;
+    let opened = json!({ "receipts": [{ "messageId": "m-1", "deliveryId": delivery, "kind": "opened" }] });
+    let early = it.post("/v1/receipts", opened.to_string()).await.json();
+    assert_eq!(early["unknown"], 1, "what was never sent cannot be opened: {early}");
+    start(&it, "m-1").await;
     it.clock.advance(Duration::from_hours(1));
     let receipt = |kind: &str, at: Option<&str>| json!({ "messageId": "m-1", "deliveryId": delivery, "kind": kind, "at": at });
     let receipts = json!({ "receipts": [
@@ -38,7 +42,7 @@ async fn receipts_are_recorded_once_and_told_apart_from_what_the_provider_said()
     it.project().await;
     let shown = it.get("/v1/messages/m-1").await.json();
     let delivery = &shown["deliveries"][0];
-    assert_eq!(delivery["status"], "scheduled", "no provider has accepted it, whatever the device says");
+    assert_eq!(delivery["status"], "attempting", "no provider has accepted it, whatever the device says");
     for (field, time) in [
         ("deliveredAt", "2026-11-22T09:10:00.000000Z"),
         ("openedAt", "2026-11-22T09:20:00.000000Z"),

@@ -441,14 +441,14 @@ async fn a_check_sends_nothing_to_anybody() {
         configured(&key, &base, clock()).provider.check().await
     })
     .await;
-    assert!(checks.unwrap().unwrap().detail.contains("project demo"));
+    assert!(checks.unwrap().detail.contains("project demo"));
     assert_eq!(calls[1].json()["validateOnly"], true);
     let (check, _) = against(google(|_| reply(404, "<html></html>")), async |base| {
         let key = Key::new(&format!("{base}/token"));
         configured(&key, &base, clock()).provider.check().await
     })
     .await;
-    assert_eq!(check.unwrap().unwrap_err().class, FailureClass::AuthConfig);
+    assert_eq!(check.unwrap_err().class, FailureClass::AuthConfig);
 }
 
 #[test]

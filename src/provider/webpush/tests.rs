@@ -315,7 +315,7 @@ fn hashed(key: &str) -> String {
 #[tokio::test]
 async fn a_check_tells_the_key_that_browsers_subscribe_with() {
     let web = built(KEY, &json!({})).unwrap();
-    let checked = web.provider.check().await.unwrap().unwrap();
+    let checked = web.provider.check().await.unwrap();
     assert!(checked.detail.ends_with(&format!("applicationServerKey {PUBLIC}")), "{checked:?}");
 }
 
