@@ -27,6 +27,7 @@ use super::{
     bar,
     deliver::through,
     load::{Kind, Load},
+    project::catch_up,
     report::{Figure, Raw, Target, Unit},
     samples::per_second,
     sink::Sink,
@@ -142,6 +143,8 @@ async fn deliver(
     provider: ProviderSettings,
 ) -> anyhow::Result<f64> {
     let rate = through(stage, load, count, provider, to_a_device).await?;
+    // The last outcomes are in the log; what tells who waits need not have heard of them.
+    catch_up(stage).await?;
     let left = stage.store.count_due(stage.clock.now(), stage.clock.now()).await?;
     ensure!(left.iter().all(|it| it.due == 0), "not all were accepted: {left:?}");
     Ok(rate)
