@@ -144,6 +144,10 @@ impl Routing {
         if self.providers.is_empty() || named.is_some_and(|it| !self.providers.contains_key(it)) {
             return Plan::Waits;
         }
+        // Who has which devices is asked when it is time.
+        if self.needs_devices(message) && message.deliver_at.is_some_and(|at| now < at) {
+            return Plan::Waits;
+        }
         let targets = message.push.as_ref().map(|push| push.targets.as_slice()).unwrap_or_default();
         let mut ways: Vec<Way> = if targets.is_empty() {
             self.to_devices_of(message, named, devices)

@@ -11,7 +11,8 @@ mod report;
 use std::{sync::Arc, time::Duration};
 
 use self::delivery::{
-    Delivery, Ending, Phase, Wanted, fail_over, lose, outcome, overdue, report, reschedule, start, suppress,
+    Delivery, Ending, Phase, Wanted, fail_over, lose, move_to, outcome, overdue, report, reschedule, start,
+    suppress,
 };
 use crate::{
     clock::Timestamp,
@@ -133,6 +134,13 @@ pub enum Command {
         delivery_id: DeliveryId,
         /// Why.
         reason: SuppressReason,
+    },
+    /// Its device has another target by now: sends it there instead.
+    Move {
+        /// Which.
+        delivery_id: DeliveryId,
+        /// The delivery that takes its place.
+        to: Box<PlannedDelivery>,
     },
     /// Word from the device.
     Report {
@@ -274,7 +282,9 @@ impl Stream {
             Event::InboxDeleted => self.item.deleted = true,
             Event::PushPlanned(it) => {
                 self.planned = true;
-                self.deliveries.extend(it.deliveries.iter().cloned().map(Delivery::new));
+                for plan in &it.deliveries {
+                    self.plan(plan.clone());
+                }
             }
             Event::PushAttemptStarted(it) => self.with(it.delivery_id, |delivery| {
                 delivery.attempts = it.attempt;
@@ -306,7 +316,9 @@ impl Stream {
             Event::PushSuppressed(it) => {
                 // Before there is a plan it ends whatever would have been planned.
                 self.planned = true;
-                self.with(it.delivery_id, |delivery| delivery.phase = Phase::Suppressed);
+                let is_moved = it.reason == SuppressReason::Moved;
+                let phase = if is_moved { Phase::Moved } else { Phase::Suppressed };
+                self.with(it.delivery_id, |delivery| delivery.phase = phase);
             }
             Event::PushExhausted(it) => self.with(it.delivery_id, |delivery| {
                 delivery.phase = match it.verdict {
@@ -323,6 +335,18 @@ impl Stream {
             }),
             Event::PushReceipt(it) => self.with(it.delivery_id, |delivery| delivery.receipts.push(it.kind)),
             Event::MessageErased(_) => {}
+        }
+    }
+
+    /// Takes in a delivery; one that gave up its place before has it again, with the attempts it had.
+    fn plan(&mut self, plan: PlannedDelivery) {
+        let new = Delivery::new(plan);
+        match self.deliveries.iter_mut().find(|it| it.plan.delivery_id == new.plan.delivery_id) {
+            Some(known) => {
+                known.phase = new.phase;
+                (known.plan, known.provider, known.since) = (new.plan, new.provider, new.since);
+            }
+            None => self.deliveries.push(new),
         }
     }
 
@@ -367,6 +391,9 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
             reschedule(delivery, state.cancelled, &wanted)
         }
         Command::Suppress { delivery_id, reason } => suppress(state.delivery(*delivery_id)?, *reason),
+        Command::Move { delivery_id, to } => {
+            move_to(state.delivery(*delivery_id)?, to, state.delivery(to.delivery_id).ok())
+        }
         Command::Report { delivery_id, kind, detail } => {
             report(state.delivery(*delivery_id)?, *kind, detail.as_ref())
         }

@@ -152,6 +152,9 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
                 if let Some(device) = &it.device_id {
                     let _ = write!(way, " of device {}", clean(device.as_str()));
                 }
+                if !it.fallbacks.is_empty() {
+                    let _ = write!(way, ", else {}", clean(&it.fallbacks.join(", ")));
+                }
                 if it.due_at > now { format!("{way}, due {}", near(it.due_at, now)) } else { way }
             });
             ("planned", ways.collect::<Vec<_>>().join("; "))
@@ -235,6 +238,7 @@ const fn reason(reason: SuppressReason) -> &'static str {
         SuppressReason::NoTarget => "nowhere to send it",
         SuppressReason::OptedOut => "the recipient does not want it",
         SuppressReason::Superseded => "a newer message took its place",
+        SuppressReason::Moved => "the device has another target by now, which takes its place",
     }
 }
 

@@ -85,15 +85,19 @@ enum Command {
     },
     /// Deliver again what was not delivered
     ///
-    /// Takes up deliveries that failed and, with --unknown, those that nobody knows of; never what a
-    /// provider took, nor what was suppressed on purpose. Without --yes it only counts. Cut off, it can be
-    /// run again: it goes on with what is still not delivered.
+    /// Takes up deliveries that failed and, with --unknown, those that nobody knows of; with --waiting it
+    /// moves to another provider what still waits. Never what a provider took, nor what was suppressed on
+    /// purpose. Without --yes it only counts. Cut off, it can be run again: it goes on with what is still not
+    /// delivered.
     Replay {
         #[command(flatten)]
         filter: Filter,
         /// Also those whose outcome is unknown: some of these may arrive twice
         #[arg(long)]
         unknown: bool,
+        /// Also those that wait for another provider than --through
+        #[arg(long, requires = "through")]
+        waiting: bool,
         /// Through this provider; it has to know the same devices
         #[arg(long, value_name = "NAME")]
         through: Option<String>,
@@ -119,7 +123,8 @@ struct Filter {
     /// Of this provider
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// Whose last failure is of this kind: retry, invalid_target, permanent, auth_config or unknown
+    /// Whose last failure is of this kind: retry, invalid_target, permanent, auth_config or unknown; a replay
+    /// takes up dead targets only when invalid_target is asked for
     #[arg(long, value_parser = class)]
     class: Option<FailureClass>,
     /// Last changed at this time or later, as in 2026-11-22T09:00:00Z
@@ -194,9 +199,12 @@ impl Options {
                 })
                 .await
             }
-            Command::Replay { filter, unknown, through, rate, start_at, yes, who, output } => {
+            Command::Replay { filter, unknown, waiting, through, rate, start_at, yes, who, output } => {
                 let mut statuses = vec![DeliveryStatus::Failed];
                 statuses.extend(unknown.then_some(DeliveryStatus::Unknown));
+                if waiting {
+                    statuses.extend([DeliveryStatus::Scheduled, DeliveryStatus::Retrying]);
+                }
                 let filter = filter.into();
                 let replay = Replay {
                     statuses,
@@ -357,9 +365,9 @@ fn told_replay(replaying: &Replaying, is_done: bool, output: Output) -> anyhow::
     print(format_args!("{matched} deliveries looked at, {rescheduled} {verb}, {} left out", it.skipped()))?;
     for (count, why) in [
         (expired, "have expired, or would have before their turn"),
-        (unfit, "have no configured provider that takes them, or a target that is no more"),
+        (unfit, "have no configured provider that takes them, or a target that is no more (see --class)"),
         (accepted, "were accepted meanwhile"),
-        (under_way, "are under way, or were cancelled meanwhile"),
+        (under_way, "are under way or there already, or were cancelled meanwhile"),
     ] {
         if count > 0 {
             print(format_args!("  {count} {why}"))?;

@@ -11,6 +11,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     id::QuarantineId,
     ledger::{Ledger, Receipt, intake::Retried},
+    message::hide::hide_tokens,
     service,
     store::{Decided, Decision, Held, HeldEntry, HeldState, Store},
 };
@@ -41,7 +42,7 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Show one input whole, with what is wrong with it
+    /// Show one input, without its push tokens, and what is wrong with it
     Show {
         /// Its id, as listed
         id: QuarantineId,
@@ -271,14 +272,14 @@ fn headline(entry: &HeldEntry) -> String {
     format!("{id}  {state}  {code}  {}{times}  from {}", entry.last_at, entry.source)
 }
 
-/// The body as text, with what would confuse a terminal escaped; in hexadecimal digits where it is none.
+/// The body as text, without push tokens and with what would confuse a terminal escaped; in hexadecimal digits where it is none.
 fn shown(body: &[u8]) -> String {
     let escape = |c: char| {
         let harmless = !c.is_control() || matches!(c, '\n' | '\t');
         if harmless { c.to_string() } else { c.escape_unicode().to_string() }
     };
     match std::str::from_utf8(body) {
-        Ok(text) => text.chars().map(escape).collect(),
+        Ok(text) => hide_tokens(text).chars().map(escape).collect(),
         Err(_) => format!("(not UTF-8) {}", hex::encode(body)),
     }
 }
@@ -293,12 +294,12 @@ fn entry_json(entry: &HeldEntry) -> Value {
     })
 }
 
-/// As listed, with `body` where it is text and `bodyHex` where it is not.
+/// As listed, with `body` where it is text, without push tokens, and `bodyHex` where it is not.
 fn held_json(held: &Held) -> Value {
     let mut value = entry_json(&held.entry);
     value["beside"] = serde_json::from_str(&held.attributes).unwrap_or_default();
     match std::str::from_utf8(&held.body) {
-        Ok(text) => value["body"] = json!(text),
+        Ok(text) => value["body"] = json!(hide_tokens(text)),
         Err(_) => value["bodyHex"] = json!(hex::encode(&held.body)),
     }
     value

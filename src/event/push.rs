@@ -167,6 +167,8 @@ pub enum SuppressReason {
     OptedOut,
     /// A newer message of the same collapse key took its place.
     Superseded,
+    /// The device has another target by now; a delivery to that one took its place.
+    Moved,
 }
 
 impl SuppressReason {
@@ -179,6 +181,7 @@ impl SuppressReason {
             Self::NoTarget => "no_target",
             Self::OptedOut => "opted_out",
             Self::Superseded => "superseded",
+            Self::Moved => "moved",
         }
     }
 }

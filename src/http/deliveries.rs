@@ -19,7 +19,7 @@ use crate::{
     id::{Cursor, DeliveryId, MessageId, RecipientId},
     ledger::{
         Marked,
-        operate::{Replay, Replayed, Replaying, Who},
+        operate::{REPLAYED, Replay, Replayed, Replaying, Who},
     },
     metric,
     projection::deliveries::DeliveryStatus,
@@ -308,8 +308,11 @@ fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DeliveryS
 fn replayable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeliveryStatus>, D::Error> {
     let words = Vec::<String>::deserialize(deserializer)?;
     let status = |word: String| match DeliveryStatus::from_word(&word) {
-        Some(status @ (DeliveryStatus::Failed | DeliveryStatus::Unknown)) => Ok(status),
-        _ => Err(serde::de::Error::custom(format!("{word:?} is none of: failed, unknown"))),
+        Some(status) if REPLAYED.contains(&status) => Ok(status),
+        _ => {
+            let all = REPLAYED.map(DeliveryStatus::as_str).join(", ");
+            Err(serde::de::Error::custom(format!("{word:?} is none of: {all}")))
+        }
     };
     words.into_iter().map(status).collect()
 }

@@ -380,6 +380,11 @@ impl From<Denied> for Problem {
             Denied::UnknownProvider(_) => {
                 (Kind::UnknownProvider, "GET /v1/providers lists those that there are")
             }
+            Denied::Waits => (Kind::BadRequest, "name the provider, or leave scheduled and retrying out"),
+            Denied::Unplanned => (
+                Kind::UnknownDelivery,
+                "where it had nowhere to go, send a new message when the recipient has a device",
+            ),
             Denied::Unfit(_) => (Kind::BadRequest, "name a provider that takes such targets, or none"),
             Denied::Refused(Refusal::UnknownDelivery) => (
                 Kind::UnknownDelivery,

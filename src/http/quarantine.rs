@@ -17,6 +17,7 @@ use crate::{
     clock::Timestamp,
     id::{Cursor, QuarantineId},
     ledger::intake::Retried,
+    message::hide::hide_tokens,
     store::{Decided, Decision, Held, HeldEntry, HeldState},
 };
 
@@ -142,16 +143,26 @@ pub(super) async fn list(
     Ok(Json(Listed { inputs, next }))
 }
 
-/// One input, whole.
+/// How much of an input to show.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShowParams {
+    #[serde(default)]
+    whole: bool,
+}
+
+/// One input; its push tokens only where it is asked for whole.
 pub(super) async fn show(
     _: Caller<Quarantine>,
     State(app): State<Arc<App>>,
     Segments(path): Segments<InputPath>,
+    Params(params): Params<ShowParams>,
 ) -> Result<Json<Whole>, Problem> {
     let Held { entry, body, attributes } =
         app.ledger.store().quarantine_get(path.id).await?.ok_or_else(unknown)?;
     let (body, body_hex) = match String::from_utf8(body) {
-        Ok(text) => (Some(text), None),
+        Ok(text) if params.whole => (Some(text), None),
+        Ok(text) => (Some(hide_tokens(&text)), None),
         Err(error) => (None, Some(hex::encode(error.as_bytes()))),
     };
     let attributes = RawValue::from_string(attributes).ok();

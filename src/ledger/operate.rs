@@ -4,7 +4,7 @@
 //! again, and each is recorded with who did it. What the projection shows only says whom to ask about.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -14,13 +14,16 @@ use super::{Ledger, LedgerError, Marked, answer};
 use crate::{
     clock::Timestamp,
     event::{Event, FailureClass, Metadata, RescheduleCause, SuppressReason},
-    id::{DeliveryId, MessageId, Shard},
+    id::{DeliveryId, MessageId, RecipientId, Shard},
     message::Target,
     projection::deliveries::{DeliveryStatus, PushDelivery},
     store::{Applied, DeliveryFilter, DeliveryPlace, Entry, StoreError, target_of},
     stream::{Command, Refusal},
 };
 
+/// What can be delivered again, in this order.
+pub const REPLAYED: [DeliveryStatus; 4] =
+    [DeliveryStatus::Failed, DeliveryStatus::Unknown, DeliveryStatus::Scheduled, DeliveryStatus::Retrying];
 /// Deliveries that one step of a replay takes.
 const PAGE: u64 = 500;
 
@@ -44,6 +47,12 @@ pub enum Denied {
     /// No provider of this name is configured.
     #[error("no provider {0:?} is configured")]
     UnknownProvider(String),
+    /// What waits is sent by itself, unless it is to go elsewhere.
+    #[error("what waits is sent by itself; only through another provider can it be replayed")]
+    Waits,
+    /// It is what stands for deliveries that are not planned, now or for ever.
+    #[error("nothing is planned for this push: it waits for its time or a provider, or had nowhere to go")]
+    Unplanned,
     /// The provider takes no such target.
     #[error("the provider {0:?} does not take a target of this kind")]
     Unfit(String),
@@ -52,7 +61,8 @@ pub enum Denied {
 /// What to deliver again, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
-    /// Those in these statuses; only what was given up can be taken up again.
+    /// Those in these statuses: given up (failed, unknown), or waiting (scheduled, retrying) for another
+    /// provider than [`Replay::through`].
     pub statuses: Vec<DeliveryStatus>,
     /// Of these, which.
     pub filter: DeliveryFilter,
@@ -129,6 +139,10 @@ impl Ledger {
     ) -> Result<Result<Marked, Denied>, LedgerError> {
         let (shard, target) = match self.planned(message, delivery_id).await? {
             Ok(found) => found,
+            // What stood for the deliveries that were never planned.
+            Err(Refusal::UnknownDelivery) if delivery_id == DeliveryId::new(message, "") => {
+                return Ok(Err(Denied::Unplanned));
+            }
             Err(refusal) => return Ok(Err(refusal.into())),
         };
         if let Some(Err(denied)) = through.as_deref().map(|it| self.can_take(it, &target)) {
@@ -162,13 +176,17 @@ impl Ledger {
     /// Begins to deliver again what was not delivered; nothing happens before [`Replaying::page`].
     ///
     /// # Errors
-    /// When the provider that it is to go through is not configured.
+    /// When the provider that it is to go through is not configured, or none is named for what waits.
     pub fn replay(&self, replay: Replay, who: Who) -> Result<Replaying, Denied> {
         if let Some(name) = replay.through.as_ref().filter(|it| !self.has_provider(it)) {
             return Err(Denied::UnknownProvider(name.clone()));
         }
+        let waits = |it: &DeliveryStatus| matches!(it, DeliveryStatus::Scheduled | DeliveryStatus::Retrying);
+        if replay.through.is_none() && replay.statuses.iter().any(waits) {
+            return Err(Denied::Waits);
+        }
         let now = self.now();
-        let mut statuses: VecDeque<_> = [DeliveryStatus::Failed, DeliveryStatus::Unknown].into();
+        let mut statuses: VecDeque<_> = REPLAYED.into();
         statuses.retain(|it| replay.statuses.contains(it));
         if let Some(after) = &replay.after {
             while statuses.front().is_some_and(|it| *it != after.status) {
@@ -248,8 +266,9 @@ impl Replaying {
         let (rows, next) = store.deliveries(status, &self.filter, self.after.as_ref(), PAGE).await?;
         self.so_far.matched += rows.len() as u64;
         let mut by_shard: BTreeMap<Shard, Vec<Entry>> = BTreeMap::new();
+        let living = self.living(&rows).await?;
         for row in &rows {
-            if let Some((shard, entry)) = self.again(row)? {
+            if let Some((shard, entry)) = self.again(row, &living)? {
                 by_shard.entry(shard).or_default().push(entry);
             }
         }
@@ -282,16 +301,35 @@ impl Replaying {
         self.after.as_ref()
     }
 
+    /// The targets of devices that live, of those among these that a provider called dead.
+    async fn living(&self, rows: &[PushDelivery]) -> Result<HashSet<(String, Target)>, LedgerError> {
+        let dead = rows.iter().filter(|it| it.device_id.is_some() && is_gone(it));
+        let recipients: Vec<_> = dead.filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
+        let living = self.ledger.store().living_devices(&recipients.iter().collect::<Vec<_>>()).await?;
+        let targets = living.into_values().flatten();
+        Ok(targets.map(|it| (it.recipient_id.to_string(), it.registration.target)).collect())
+    }
+
     /// Asks for one delivery to be sent again, unless it is plain that nothing would come of it.
-    fn again(&mut self, row: &PushDelivery) -> Result<Option<(Shard, Entry)>, LedgerError> {
-        let due_at = self.next_due;
+    fn again(
+        &mut self,
+        row: &PushDelivery,
+        living: &HashSet<(String, Target)>,
+    ) -> Result<Option<(Shard, Entry)>, LedgerError> {
+        if self.through.is_some() && row.provider == self.through && row.due_at_us.is_some() {
+            self.so_far.under_way += 1;
+            return Ok(None);
+        }
+        // What is for later stays so.
+        let later = row.due_at_us.filter(|_| row.status == DeliveryStatus::Scheduled);
+        let due_at = later.map_or(self.next_due, |it| it.max(self.next_due));
         if row.expires_at_us.is_some_and(|end| end <= due_at) {
             self.so_far.expired += 1;
             return Ok(None);
         }
         // A target that is no more takes nothing; whoever knows better names the class.
-        let is_gone = row.last_class.as_deref() == Some(FailureClass::InvalidTarget.as_str());
-        if self.filter.class.is_none() && is_gone {
+        let lives = || target_of(row).is_some_and(|it| living.contains(&(row.recipient_id.clone(), it)));
+        if self.filter.class.is_none() && is_gone(row) && !lives() {
             self.so_far.unfit += 1;
             return Ok(None);
         }
@@ -301,7 +339,7 @@ impl Replaying {
             self.so_far.unfit += 1;
             return Ok(None);
         }
-        self.next_due = due_at.plus(self.step);
+        self.next_due = self.next_due.plus(self.step);
         if self.is_dry {
             self.so_far.rescheduled += 1;
             return Ok(None);
@@ -322,6 +360,11 @@ impl Replaying {
         let (occurred_at, metadata) = (self.ledger.now(), self.who.metadata(false));
         Ok(Some((Shard(shard), Entry { message_id, command, occurred_at, metadata })))
     }
+}
+
+/// Whether its target was called no more.
+fn is_gone(row: &PushDelivery) -> bool {
+    row.last_class.as_deref() == Some(FailureClass::InvalidTarget.as_str())
 }
 
 impl Replayed {

@@ -8,6 +8,7 @@
 pub mod content;
 pub(crate) mod contract;
 mod envelope;
+pub mod hide;
 pub(crate) mod json;
 pub mod parse;
 mod rejection;

@@ -6,7 +6,7 @@
 use super::{Ddl, Keys, Projection, Row, Rows, Table, label};
 use crate::{
     clock::Timestamp,
-    event::{Ended, Event, ReceiptKind, Recorded, Verdict},
+    event::{Ended, Event, ReceiptKind, Recorded, SuppressReason, Verdict},
     message::{Channels, Message},
 };
 
@@ -221,7 +221,7 @@ impl MessageRow {
             Event::InboxArchived => self.archived_at_us = Some(at),
             Event::InboxUnarchived => self.archived_at_us = None,
             Event::InboxDeleted => self.deleted_at_us = Some(at),
-            Event::PushPlanned(it) => self.deliveries = count(it.deliveries.len()),
+            Event::PushPlanned(it) => self.deliveries += count(it.deliveries.len()),
             Event::PushAttemptStarted(_) => self.attempts += 1,
             Event::PushAttemptSucceeded(it) if it.settles => {
                 self.accepted += 1;
@@ -234,6 +234,8 @@ impl MessageRow {
             | Event::PushAttemptPending(_)
             | Event::MessageReceived(_) => {}
             Event::PushAttemptLost(_) => self.last_error = Some("lost".to_owned()),
+            // Another takes its place, and is counted instead.
+            Event::PushSuppressed(it) if it.reason == SuppressReason::Moved => self.deliveries -= 1,
             Event::PushSuppressed(_) => {
                 // Without a plan it is the message as a whole that is not sent.
                 self.deliveries = self.deliveries.max(1);

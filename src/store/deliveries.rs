@@ -235,6 +235,7 @@ impl Store {
             DeliveryStatus::Pending,
             DeliveryStatus::Accepted,
         ];
+        let on_the_way = [DeliveryStatus::Attempting, DeliveryStatus::Pending, DeliveryStatus::Accepted];
         let keyed: Vec<_> = due.iter().filter(|it| it.collapse_key.is_some()).collect();
         let mut superseded = HashSet::new();
         for part in keyed.chunks(KEYS_MAX) {
@@ -249,6 +250,13 @@ impl Store {
                 .cond_where(part.iter().fold(Cond::any(), |any, it| any.add(own(it))))
                 .and_where(Expr::col("status").is_in(counting.map(DeliveryStatus::as_str)))
                 .and_where(Expr::col("first_due_at_us").lte(now.as_micros()))
+                .cond_where(
+                    // What has expired is not sent either, unless it is on its way already.
+                    Cond::any()
+                        .add(Expr::col("expires_at_us").is_null())
+                        .add(Expr::col("expires_at_us").gt(now.as_micros()))
+                        .add(Expr::col("status").is_in(on_the_way.map(DeliveryStatus::as_str))),
+                )
                 .group_by_columns(["recipient_id", "collapse_key", "target"])
                 .to_owned();
             let rows: Vec<NewestRow> = self.db.all(&statement).await?;

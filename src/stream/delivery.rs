@@ -9,8 +9,8 @@ use crate::{
     clock::Timestamp,
     event::{
         Decision, Ended, Event, FailureClass, PlannedDelivery, PushAttemptFailed, PushAttemptLost,
-        PushAttemptPending, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushReceipt,
-        PushRescheduled, PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
+        PushAttemptPending, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushPlanned,
+        PushReceipt, PushRescheduled, PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
     },
 };
 
@@ -32,13 +32,22 @@ pub(super) struct Delivery {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    Scheduled { due_at: Timestamp },
-    Attempting { lease_until: Timestamp },
-    Pending { since: Timestamp, ask_at: Timestamp },
+    Scheduled {
+        due_at: Timestamp,
+    },
+    Attempting {
+        lease_until: Timestamp,
+    },
+    Pending {
+        since: Timestamp,
+        ask_at: Timestamp,
+    },
     Accepted,
     Failed,
     Unknown,
     Suppressed,
+    /// Another delivery has taken its place.
+    Moved,
 }
 
 impl Delivery {
@@ -258,14 +267,20 @@ pub(super) fn reschedule(
     wanted: &Wanted<'_>,
 ) -> Result<Vec<Event>, Refusal> {
     let reopens = match delivery.phase {
-        // Replay takes up what has ended; what waits already would be counted twice.
-        Phase::Scheduled { .. } if wanted.cause == RescheduleCause::Replay => return Err(Refusal::LostRace),
+        // Replay takes up what has ended, and moves to another provider what waits for its own: the same
+        // again would be counted twice.
+        Phase::Scheduled { .. }
+            if wanted.cause == RescheduleCause::Replay
+                && wanted.provider.is_none_or(|it| *it == delivery.provider) =>
+        {
+            return Err(Refusal::LostRace);
+        }
         Phase::Scheduled { .. } => None,
         Phase::Failed => Some(Ended::Failed),
         Phase::Unknown => Some(Ended::Unknown),
         Phase::Suppressed if !cancelled => Some(Ended::Suppressed),
         Phase::Accepted => return Err(Refusal::AlreadyAccepted),
-        Phase::Attempting { .. } | Phase::Pending { .. } | Phase::Suppressed => {
+        Phase::Attempting { .. } | Phase::Pending { .. } | Phase::Suppressed | Phase::Moved => {
             return Err(Refusal::LostRace);
         }
     };
@@ -286,12 +301,30 @@ pub(super) fn suppress(delivery: &Delivery, reason: SuppressReason) -> Result<Ve
     let delivery_id = delivery.plan.delivery_id;
     match delivery.phase {
         Phase::Scheduled { .. } => Ok(vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })]),
-        Phase::Suppressed => Ok(Vec::new()),
+        Phase::Suppressed | Phase::Moved => Ok(Vec::new()),
         Phase::Accepted => Err(Refusal::AlreadyAccepted),
         Phase::Attempting { .. } | Phase::Pending { .. } | Phase::Failed | Phase::Unknown => {
             Err(Refusal::LostRace)
         }
     }
+}
+
+/// A delivery that waits gives its place to another. One that is known already stays as it is, unless it
+/// gave up its own place before.
+pub(super) fn move_to(
+    delivery: &Delivery,
+    to: &PlannedDelivery,
+    known: Option<&Delivery>,
+) -> Result<Vec<Event>, Refusal> {
+    if !matches!(delivery.phase, Phase::Scheduled { .. }) || to.delivery_id == delivery.plan.delivery_id {
+        return Err(Refusal::LostRace);
+    }
+    let (delivery_id, reason) = (delivery.plan.delivery_id, SuppressReason::Moved);
+    let mut events = vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })];
+    if known.is_none_or(|it| it.phase == Phase::Moved) {
+        events.push(Event::PushPlanned(PushPlanned { deliveries: vec![to.clone()] }));
+    }
+    Ok(events)
 }
 
 /// The first word of its kind counts; the same again changes nothing.

@@ -262,6 +262,41 @@ for_each_database! {
         assert_eq!(ids(&listed(&store, DeliveryStatus::Suppressed, &DeliveryFilter::default(), 10).await), ["m-2"]);
     }
 
+    /// What waits for one provider is moved to another when it is asked for, keeps its time, and is not moved
+    /// twice.
+    async fn what_waits_is_moved_to_another_provider(db: TestDb) {
+        let (store, clock) = (open_store(&db, 2).await, manual_clock());
+        let ledger = ledger(&store, clock.clone());
+        push(&ledger, "m-1", "one", json!({})).await;
+        push(&ledger, "m-2", "one", json!({"deliverAt": "2026-11-22T12:00:00Z"})).await;
+        push(&ledger, "m-3", "two", json!({})).await;
+        start(&ledger, "m-3").await;
+        push(&ledger, "m-4", "two", json!({})).await;
+        project(&store).await;
+        clock.advance(Duration::from_secs(1));
+        let waiting = Replay {
+            statuses: vec![DeliveryStatus::Scheduled, DeliveryStatus::Retrying],
+            through: Some("two".to_owned()),
+            ..ALL_OF_THEM
+        };
+        let nowhere = Replay { through: None, ..waiting.clone() };
+        let who = Who { by: "ops".to_owned(), ingress: "cli", reason: None };
+        assert_eq!(ledger.replay(nowhere, who).unwrap_err(), Denied::Waits);
+        let moved = Replayed { matched: 3, rescheduled: 2, under_way: 1, ..Replayed::default() };
+        assert_eq!(run(&ledger, Replay { is_dry: true, ..waiting.clone() }).await, moved);
+        assert_eq!(run(&ledger, waiting.clone()).await, moved);
+        project(&store).await;
+        let rows = listed(&store, DeliveryStatus::Scheduled, &DeliveryFilter::default(), 10).await;
+        let found: BTreeSet<_> = rows
+            .iter()
+            .map(|it| (it.message_id.as_str(), it.provider.as_deref(), it.due_at_us.unwrap().to_string()))
+            .collect();
+        let row = |id, at: &str| (id, Some("two"), format!("2026-11-22T{at}.000000Z"));
+        assert_eq!(found, [row("m-1", "09:00:01"), row("m-2", "12:00:00"), row("m-4", "09:00:00")].into());
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(run(&ledger, waiting).await.rescheduled, 0);
+    }
+
     /// A pause holds until it is ended, and everything that was done to a provider stays on record.
     async fn a_provider_is_paused_and_resumed_once_and_on_record(db: TestDb) {
         let (store, clock) = (open_store(&db, 1).await, manual_clock());

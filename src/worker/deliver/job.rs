@@ -3,7 +3,7 @@
 //! Each is a task of its own that ends in a [`Done`]; none decides what comes next.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -16,7 +16,7 @@ use super::{super::Backoff, lane::Past, receipt};
 use crate::{
     clock::Timestamp,
     device::{Device, Obituary},
-    event::{FailureClass, Metadata, SuppressReason},
+    event::{FailureClass, Metadata, PlannedDelivery, SuppressReason},
     id::{DeliveryId, MessageId, RecipientId, Shard},
     ledger::{
         Ledger, LedgerError,
@@ -183,9 +183,9 @@ impl Hands {
     pub(super) async fn claim(self, lane: usize, lease: Duration, due: Vec<Due>) -> Done {
         let both = async {
             let superseded = self.ledger.store().superseded(&due, self.ledger.now()).await?;
-            Ok::<_, StoreError>((superseded, self.without_device(&due).await?))
+            Ok::<_, StoreError>((superseded, self.moved(&due).await?))
         };
-        let (superseded, gone) = match both.await {
+        let (superseded, mut moved) = match both.await {
             Ok(both) => both,
             Err(error) => return Done::Did { deed: Deed::Claim(lane), answers: not_asked(due, error) },
         };
@@ -195,8 +195,12 @@ impl Hands {
             if superseded.contains(&delivery_id) {
                 return Some(Command::Suppress { delivery_id, reason: SuppressReason::Superseded });
             }
-            if gone.contains(&delivery_id) {
-                return Some(Command::Suppress { delivery_id, reason: SuppressReason::NoTarget });
+            match moved.remove(&delivery_id) {
+                Some(Some(to)) => return Some(Command::Move { delivery_id, to: Box::new(to) }),
+                Some(None) => {
+                    return Some(Command::Suppress { delivery_id, reason: SuppressReason::NoTarget });
+                }
+                None => {}
             }
             let claim = Claim { worker: self.worker.to_string(), lease_until };
             Some(Command::StartAttempt { delivery_id, claim })
@@ -205,23 +209,34 @@ impl Hands {
         Done::Did { deed: Deed::Claim(lane), answers }
     }
 
-    /// Which of these were planned for a device that has the target no more. Asks only where it may have
-    /// changed since: not in the moment of the plan.
-    async fn without_device(&self, due: &[Due]) -> Result<HashSet<DeliveryId>, StoreError> {
-        let own = due.iter().filter(|it| it.device_id.is_some());
+    /// Which of these were planned for a device whose target is not the recipient's any more, and what takes
+    /// their place: the device's new target, or nothing where it is signed out, dead, or somebody else's.
+    async fn moved(&self, due: &[Due]) -> Result<HashMap<DeliveryId, Option<PlannedDelivery>>, StoreError> {
+        let own: Vec<_> = due.iter().filter(|it| it.device_id.is_some()).collect();
         let recipients: Vec<_> =
-            own.clone().filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
+            own.iter().filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
         let living = self.ledger.store().living_devices(&recipients.iter().collect::<Vec<_>>()).await?;
-        let holds = |due: &&Due| {
-            let devices = living.iter().find(|(recipient, _)| recipient.as_str() == due.recipient_id);
-            devices.is_some_and(|(_, devices)| {
-                devices.iter().any(|it| {
-                    Some(it.registration.device_id.as_str()) == due.device_id.as_deref()
-                        && Some(&it.registration.target) == due.target.as_ref()
-                })
-            })
+        let of = |due: &Due| {
+            living.iter().find(|(it, _)| it.as_str() == due.recipient_id).map_or(&[][..], |(_, it)| it)
         };
-        Ok(own.filter(|it| !holds(it)).map(|it| it.delivery_id).collect())
+        let holds =
+            |due: &&&Due| of(due).iter().any(|it| Some(&it.registration.target) == due.target.as_ref());
+        let gone: Vec<_> = own.iter().filter(|it| !holds(it)).collect();
+        let same = |due: &Due| {
+            let is_same = |it: &&Device| Some(it.registration.device_id.as_str()) == due.device_id.as_deref();
+            of(due).iter().find(is_same)
+        };
+        let ids: Vec<_> = gone.iter().filter(|it| same(it).is_some()).map(|it| &it.message_id).collect();
+        let messages =
+            if ids.is_empty() { HashMap::new() } else { self.ledger.store().received(&ids).await? };
+        let now = self.ledger.now();
+        let place = |due: &Due| {
+            let (device, message) = (same(due)?, messages.get(&due.message_id)?);
+            let plan = self.ledger.routing().plan(message, std::slice::from_ref(device), now);
+            let (deliveries, _) = plan.into_parts();
+            deliveries.into_iter().find(|it| it.device_id.is_some())
+        };
+        Ok(gone.iter().map(|it| (it.delivery_id, place(it))).collect())
     }
 
     /// Ends attempts whose lease has run out.
@@ -281,7 +296,7 @@ impl Hands {
     }
 
     /// Asks the log, all shards at once and each for all of its deliveries together.
-    async fn apply(&self, due: Vec<Due>, command: impl Fn(&Due) -> Option<Command>) -> Vec<Answer> {
+    async fn apply(&self, due: Vec<Due>, mut command: impl FnMut(&Due) -> Option<Command>) -> Vec<Answer> {
         let mut answers = Vec::with_capacity(due.len());
         let mut by_shard: BTreeMap<Shard, (Vec<Due>, Vec<Entry>)> = BTreeMap::new();
         for due in due {

@@ -1,6 +1,7 @@
 //! What the worker promises, on a real database with a clock that stands still.
 
 mod care;
+mod moves;
 mod world;
 
 use std::{collections::HashSet, pin::pin, sync::Arc};
@@ -127,6 +128,7 @@ async fn an_old_message_has_its_full_time_from_when_it_was_due() {
     process.accept("m-1", fields).await;
     world.advance_s(2 * 86_400);
     process.work(&world).await;
+    process.work(&world).await;
     world.advance_s(86_399);
     process.work(&world).await;
     let decided: Vec<_> = world.all("push.attempt_failed").await;
@@ -163,6 +165,7 @@ async fn nothing_is_sent_before_its_time() {
     process.work(&world).await;
     assert_eq!(acme.calls(), []);
     world.advance_s(1);
+    process.work(&world).await;
     process.work(&world).await;
     assert_eq!(acme.calls(), [call("m-1", 1)]);
 }

@@ -40,7 +40,7 @@ fn no_limits() -> Limits {
     Limits { rate: None, breaker, invalid_share: 2.0 }
 }
 
-fn device(id: &str, token: &str) -> Registration {
+pub(super) fn device(id: &str, token: &str) -> Registration {
     Registration {
         device_id: DeviceId::new(id).unwrap(),
         app: "shop".into(),
