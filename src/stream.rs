@@ -92,8 +92,8 @@ pub enum Command {
         duration_ms: u64,
         /// What it came to.
         result: AttemptResult,
-        /// How long the provider may try before the next of the route is to.
-        failover_after: Duration,
+        /// How the delivery may go to the next provider of its route.
+        failover: Failover,
     },
     /// The lease ran out without word.
     LoseAttempt {
@@ -103,8 +103,8 @@ pub enum Command {
         attempt: u32,
         /// What follows.
         decision: Decision,
-        /// How long the provider may try before the next of the route is to.
-        failover_after: Duration,
+        /// How the delivery may go to the next provider of its route.
+        failover: Failover,
     },
     /// Its provider cannot take it: gives a waiting delivery to the next of its route.
     FailOver {
@@ -114,6 +114,8 @@ pub enum Command {
         from: String,
         /// Why, for people.
         reason: String,
+        /// Who can take it; none: whoever is planned.
+        able: Able,
     },
     /// Somebody wants it sent at this time, though it waits or has ended. Never what was accepted.
     Reschedule {
@@ -258,6 +260,20 @@ pub enum Refusal {
     ConflictKnown,
 }
 
+/// Providers that can be given something now: configured, and neither paused nor left alone. None: all.
+pub type Able = Option<Arc<[String]>>;
+
+/// How a delivery may go to the next provider of its route, where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failover {
+    /// How long the present one may try.
+    pub after: Duration,
+    /// Whether the next one may be called where nobody knows whether the present one took it.
+    pub after_unknown: bool,
+    /// Who can take it.
+    pub able: Able,
+}
+
 impl Stream {
     /// What came first, if anything did.
     #[must_use]
@@ -373,17 +389,16 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
         Command::StartAttempt { delivery_id, claim } => {
             start(state.delivery(*delivery_id)?, state.cancelled, claim, now)
         }
-        Command::RecordOutcome { delivery_id, attempt, duration_ms, result, failover_after } => {
+        Command::RecordOutcome { delivery_id, attempt, duration_ms, result, failover } => {
             let delivery = state.delivery(*delivery_id)?;
-            let ended =
-                Ending { attempt: *attempt, duration_ms: *duration_ms, failover_after: *failover_after };
+            let ended = Ending { attempt: *attempt, duration_ms: *duration_ms, failover };
             outcome(delivery, &ended, result, now)
         }
-        Command::LoseAttempt { delivery_id, attempt, decision, failover_after } => {
-            lose(state.delivery(*delivery_id)?, *attempt, decision, *failover_after, now)
+        Command::LoseAttempt { delivery_id, attempt, decision, failover } => {
+            lose(state.delivery(*delivery_id)?, *attempt, decision, failover, now)
         }
-        Command::FailOver { delivery_id, from, reason } => {
-            fail_over(state.delivery(*delivery_id)?, from, reason, now)
+        Command::FailOver { delivery_id, from, reason, able } => {
+            fail_over(state.delivery(*delivery_id)?, from, reason, able, now)
         }
         Command::Reschedule { delivery_id, provider, due_at, cause, reason } => {
             let delivery = state.delivery(*delivery_id)?;

@@ -181,7 +181,7 @@ impl Projection for Deliveries {
     }
 
     fn version(&self) -> i32 {
-        2
+        3
     }
 
     fn tables(&self) -> &'static [&'static Table] {
@@ -385,6 +385,8 @@ impl PushDelivery {
 
     fn reschedule(&mut self, it: &PushRescheduled) {
         self.provider = Some(it.provider.clone());
+        // A policy begins anew, wherever it goes now.
+        self.refused = self.attempts;
         self.wait_until(it.due_at);
         if it.reopens.is_some() {
             self.first_due_at_us = it.due_at;

@@ -21,7 +21,7 @@ use crate::{
     },
     id::{DeliveryId, MessageId, Position, Shard, Version},
     message::{ContentHash, Message, Target},
-    stream::{AttemptResult, Claim, Command, Mark, Receive, Stream, decide},
+    stream::{AttemptResult, Claim, Command, Failover, Mark, Receive, Stream, decide},
 };
 
 const MESSAGES: u8 = 3;
@@ -74,8 +74,8 @@ impl History {
         let decided = |command| decide(&stream, &command, self.now).unwrap_or_default();
         let mark = |mark| decided(Command::Mark { recipient: message.recipient_id.clone(), mark });
         let outcome = |result| {
-            let failover_after = 3 * STEP;
-            decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover_after })
+            let failover = Failover { after: 3 * STEP, after_unknown: true, able: None };
+            decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover })
         };
         let known = stream.origin().is_some();
         let events = match it.what {
@@ -97,8 +97,8 @@ impl History {
                 decision,
             }),
             16 => {
-                let failover_after = 3 * STEP;
-                decided(Command::LoseAttempt { delivery_id, attempt, decision, failover_after })
+                let failover = Failover { after: 3 * STEP, after_unknown: true, able: None };
+                decided(Command::LoseAttempt { delivery_id, attempt, decision, failover })
             }
             17 => {
                 let kinds = [
@@ -118,7 +118,12 @@ impl History {
                 cause: RescheduleCause::Replay,
                 reason: "once more".into(),
             }),
-            22 => decided(Command::FailOver { delivery_id, from: "acme".into(), reason: "paused".into() }),
+            22 => decided(Command::FailOver {
+                delivery_id,
+                from: "acme".into(),
+                reason: "paused".into(),
+                able: None,
+            }),
             23 if it.how < 64 => {
                 decided(Command::Suppress { delivery_id, reason: SuppressReason::Superseded })
             }

@@ -11,6 +11,9 @@ use crate::{
     event::{Decision, FailureClass},
 };
 
+/// A refused push is due again so soon; its provider is paused by then.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
+
 /// When a provider's failed attempts are repeated; one for each configured provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -30,7 +33,7 @@ pub struct Policy {
     pub retry_after_min: Duration,
     /// A longer `Retry-After` counts as this.
     pub retry_after_max: Duration,
-    /// The wait after an auth/config failure, whose cure is an operator's work.
+    /// How long the provider is left alone after an auth/config failure, whose cure is an operator's work.
     pub auth_config_wait: Duration,
     /// What follows when nobody knows whether the provider took it.
     pub on_unknown: OnUnknown,
@@ -84,7 +87,8 @@ pub enum OnUnknown {
 /// Where a delivery stands when an attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circumstances {
-    /// The number of the attempt that ended: 1, 2, 3 …
+    /// The number of the attempt that ended, 1, 2, 3 …, of those that count: not refused, and made since the
+    /// delivery was last rescheduled.
     pub attempt: u32,
     /// The present moment.
     pub now: Timestamp,
@@ -114,26 +118,36 @@ impl Default for Policy {
     }
 }
 
+impl Circumstances {
+    /// The last moment for an attempt.
+    fn latest(&self, policy: &Policy) -> Timestamp {
+        let too_old = self.first_due.plus(policy.max_age);
+        self.expires_at.map_or(too_old, |it| it.min(too_old))
+    }
+}
+
 /// What follows from a failure.
 #[must_use]
 pub fn decide(policy: &Policy, cause: Cause, at: &Circumstances) -> Decision {
-    let Cause { class, retry_after, .. } = cause;
-    match class {
+    match cause.class {
         FailureClass::Permanent => give_up("permanent failure".into()),
         FailureClass::InvalidTarget => give_up("invalid target".into()),
         FailureClass::Unknown if policy.on_unknown == OnUnknown::GiveUp => {
             give_up("outcome unknown, on_unknown is give_up".into())
         }
-        FailureClass::AuthConfig => {
-            let wait = policy.auth_config_wait.max(retry_after.map_or(Duration::ZERO, |it| policy.clamp(it)));
-            retry(policy, wait, format!("auth_config wait {}", seconds(wait)), at)
+        // What holds it is the pause of its provider; it is due when that ends, and does not end by waiting.
+        FailureClass::AuthConfig if at.first_due.plus(policy.max_age) > at.now => {
+            let due = at.now.plus(REFUSED_WAIT).plus(added(policy.jitter, at.jitter, REFUSED_WAIT));
+            let rule = "when the provider is called again".to_owned();
+            Decision::RetryAt { at: due.min(at.latest(policy)), policy: rule }
         }
+        FailureClass::AuthConfig => give_up(format!("max_age {} is over", seconds(policy.max_age))),
         FailureClass::Retry | FailureClass::Unknown if at.attempt >= policy.max_attempts => {
             give_up(format!("max_attempts {} reached", policy.max_attempts))
         }
         FailureClass::Retry | FailureClass::Unknown => {
             let (wait, rule) = policy.wait(cause, at.attempt);
-            let unknown = if class == FailureClass::Unknown { "outcome unknown, " } else { "" };
+            let unknown = if cause.class == FailureClass::Unknown { "outcome unknown, " } else { "" };
             retry(policy, wait, format!("{unknown}{rule}"), at)
         }
     }
@@ -185,8 +199,10 @@ fn retry(policy: &Policy, wait: Duration, rule: String, at: &Circumstances) -> D
     if next > too_old {
         return give_up(format!("max_age {} ends before the next attempt ({rule})", seconds(policy.max_age)));
     }
-    let latest = at.expires_at.map_or(too_old, |it| it.min(too_old));
-    Decision::RetryAt { at: next.plus(added(policy.jitter, at.jitter, wait)).min(latest), policy: rule }
+    Decision::RetryAt {
+        at: next.plus(added(policy.jitter, at.jitter, wait)).min(at.latest(policy)),
+        policy: rule,
+    }
 }
 
 /// What chance adds to a wait; nothing where the numbers make no sense.

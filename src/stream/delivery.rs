@@ -2,8 +2,7 @@
 //!
 //! Part of [`decide`](super::decide): asked under the shard's lock with the delivery's whole history.
 
-use std::time::Duration;
-
+use super::{Able, Failover};
 use super::{AttemptResult, Claim, Refusal};
 use crate::{
     clock::Timestamp,
@@ -77,11 +76,14 @@ impl Delivery {
         !matches!(self.phase, Phase::Scheduled { .. } | Phase::Attempting { .. } | Phase::Pending { .. })
     }
 
-    /// Who is to take it after its present provider.
-    pub(super) fn next_provider(&self) -> Option<&String> {
+    /// Who is to take it after its present provider, of those that can.
+    pub(super) fn next_provider(&self, able: &Able) -> Option<&String> {
         let fallbacks = &self.plan.fallbacks;
         let next = fallbacks.iter().position(|it| *it == self.provider).map_or(0, |at| at + 1);
-        fallbacks.get(next).filter(|_| next > 0 || self.provider == self.plan.provider)
+        if next == 0 && self.provider != self.plan.provider {
+            return None;
+        }
+        fallbacks.iter().skip(next).find(|it| able.as_ref().is_none_or(|able| able.contains(it)))
     }
 }
 
@@ -126,17 +128,17 @@ pub(super) fn start(
 }
 
 /// An attempt that has come to an end, or to a word for now.
-pub(super) struct Ending {
+pub(super) struct Ending<'a> {
     pub(super) attempt: u32,
     pub(super) duration_ms: u64,
-    pub(super) failover_after: Duration,
+    pub(super) failover: &'a Failover,
 }
 
 /// A first word on the attempt in flight settles it. A late one is recorded: an acceptance ends any
 /// delivery that is still open, a failure changes nothing any more.
 pub(super) fn outcome(
     delivery: &Delivery,
-    ended: &Ending,
+    ended: &Ending<'_>,
     result: &AttemptResult,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
@@ -197,41 +199,53 @@ pub(super) fn outcome(
                 decision: decision.clone(),
                 settles: in_flight,
             })];
-            if let (true, Decision::GiveUp { policy }) = (in_flight, decision) {
-                let unknown = *class == FailureClass::Unknown;
-                let verdict = if unknown { Verdict::Unknown } else { Verdict::Failed };
-                events.push(exhausted(delivery, verdict, policy));
-            } else if in_flight {
-                let refused = *class == FailureClass::AuthConfig;
-                events.extend(over_budget(delivery, decision, refused, ended.failover_after, now));
+            if in_flight {
+                events.extend(follows(delivery, *class, decision, ended.failover, now));
             }
             events
         }
     })
 }
 
-/// The event that gives the delivery to the next provider, where the next attempt would come after the
-/// time that the present one may take, or where that one refuses us.
-fn over_budget(
+/// What follows from a failure that settles its attempt: the end, where it is given up; the next provider,
+/// where that is better than waiting for this one, or than the end; else nothing.
+fn follows(
     delivery: &Delivery,
+    class: FailureClass,
     decision: &Decision,
-    refused: bool,
-    failover_after: Duration,
+    failover: &Failover,
     now: Timestamp,
 ) -> Option<Event> {
-    let Decision::RetryAt { at, .. } = decision else { return None };
-    let next = delivery.next_provider()?;
-    let reason = if refused {
-        format!("{} refuses our credentials or configuration", delivery.provider)
-    } else if *at > delivery.since.plus(failover_after) {
-        format!("{} did not take it within {} s", delivery.provider, failover_after.as_secs_f64())
-    } else {
-        return None;
+    let provider = &delivery.provider;
+    let is_theirs = match class {
+        FailureClass::Retry | FailureClass::AuthConfig => true,
+        FailureClass::Unknown => failover.after_unknown,
+        // Another provider would make no more of it.
+        FailureClass::Permanent | FailureClass::InvalidTarget => false,
     };
-    Some(failover(delivery, next, reason, now))
+    let next = delivery.next_provider(&failover.able).filter(|_| is_theirs);
+    match (decision, next) {
+        (Decision::GiveUp { policy }, Some(next)) => {
+            Some(hand_over(delivery, next, format!("{provider} is given up: {policy}"), now))
+        }
+        (Decision::GiveUp { policy }, None) => {
+            let unknown = class == FailureClass::Unknown;
+            let verdict = if unknown { Verdict::Unknown } else { Verdict::Failed };
+            Some(exhausted(delivery, verdict, policy))
+        }
+        (Decision::RetryAt { .. }, Some(next)) if class == FailureClass::AuthConfig => {
+            let reason = format!("{provider} refuses our credentials or configuration");
+            Some(hand_over(delivery, next, reason, now))
+        }
+        (Decision::RetryAt { at, .. }, Some(next)) if *at > delivery.since.plus(failover.after) => {
+            let reason = format!("{provider} did not take it within {} s", failover.after.as_secs_f64());
+            Some(hand_over(delivery, next, reason, now))
+        }
+        (Decision::RetryAt { .. }, _) => None,
+    }
 }
 
-fn failover(delivery: &Delivery, to: &str, reason: String, now: Timestamp) -> Event {
+fn hand_over(delivery: &Delivery, to: &str, reason: String, now: Timestamp) -> Event {
     Event::PushRescheduled(PushRescheduled {
         delivery_id: delivery.plan.delivery_id,
         provider: to.to_owned(),
@@ -246,11 +260,12 @@ pub(super) fn fail_over(
     delivery: &Delivery,
     from: &str,
     reason: &str,
+    able: &Able,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
     let waits = matches!(delivery.phase, Phase::Scheduled { .. }) && delivery.provider == from;
-    let next = delivery.next_provider().filter(|_| waits).ok_or(Refusal::LostRace)?;
-    Ok(vec![failover(delivery, next, reason.to_owned(), now)])
+    let next = delivery.next_provider(able).filter(|_| waits).ok_or(Refusal::LostRace)?;
+    Ok(vec![hand_over(delivery, next, reason.to_owned(), now)])
 }
 
 /// What somebody wants of a delivery.
@@ -347,7 +362,7 @@ pub(super) fn lose(
     delivery: &Delivery,
     attempt: u32,
     decision: &Decision,
-    failover_after: Duration,
+    failover: &Failover,
     now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
     let Phase::Attempting { lease_until } = delivery.phase else { return Err(Refusal::LostRace) };
@@ -360,10 +375,7 @@ pub(super) fn lose(
         provider: delivery.provider.clone(),
         decision: decision.clone(),
     })];
-    if let Decision::GiveUp { policy } = decision {
-        events.push(exhausted(delivery, Verdict::Unknown, policy));
-    }
-    events.extend(over_budget(delivery, decision, false, failover_after, now));
+    events.extend(follows(delivery, FailureClass::Unknown, decision, failover, now));
     Ok(events)
 }
 

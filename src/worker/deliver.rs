@@ -43,8 +43,9 @@ use crate::{
         Ledger,
         dispatch::{Dispatched, Started},
     },
-    provider::{Batch, Configured},
+    provider::{Batch, Configured, retry::OnUnknown},
     store::Entry,
+    stream::{Able, Failover},
     wake::Wake,
 };
 
@@ -246,18 +247,27 @@ impl Deliver {
         Ok(())
     }
 
+    /// Who can be given deliveries of others.
+    fn able(&self) -> Able {
+        let now = self.hands.ledger.now();
+        let able = self.lanes.iter().filter(|it| !it.is_shut(it.health.gate(now), now));
+        Some(able.map(|it| it.name().to_owned()).collect())
+    }
+
+    /// How deliveries of this lane may go to the next provider of their routes.
+    fn failover(&self, at: usize) -> Failover {
+        let policy = &self.lanes[at].configured.policy;
+        let after_unknown = policy.on_unknown == OnUnknown::Retry;
+        Failover { after: policy.failover_after, after_unknown, able: self.able() }
+    }
+
     /// Begins the search anew: all of it in every poll interval, and what had come to its end when
     /// something hints at more.
     fn turn_lane(&mut self, at: usize, turn: Turn, gate: Gate) {
         let now = self.hands.ledger.now();
-        let budget = self.lanes[at].configured.policy.failover_after;
-        let is_shut = match gate {
-            Gate::Shut(_) => true,
-            // Whatever waits for it would wait for longer than it may take.
-            Gate::Held { until } => until > now.plus(budget),
-            Gate::Open | Gate::Probe => false,
-        };
-        let fails_over = is_shut && self.hands.ledger.routing().fails_over();
+        let has_others = || self.able().is_some_and(|it| !it.is_empty());
+        let fails_over =
+            self.lanes[at].is_shut(gate, now) && self.hands.ledger.routing().fails_over() && has_others();
         let lane = &mut self.lanes[at];
         match turn {
             Turn::Poll => {

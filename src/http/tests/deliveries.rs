@@ -10,7 +10,7 @@ use crate::{
     id::{DeliveryId, MessageId, Shard},
     ledger::LedgerError,
     store::{Applied, Entry},
-    stream::{AttemptResult, Claim, Command},
+    stream::{AttemptResult, Claim, Command, Failover},
 };
 
 /// What the provider says to a push.
@@ -69,8 +69,8 @@ async fn attempt(it: &Fixture, id: &str, attempt: u32, said: Said) {
             decision: Decision::GiveUp { policy: "permanent".to_owned() },
         },
     };
-    let failover_after = Duration::MAX;
-    let command = Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover_after };
+    let failover = Failover { after: Duration::MAX, after_unknown: true, able: None };
+    let command = Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover };
     assert!(matches!(apply(it, id, command).await, Applied::Appended { .. }));
     it.clock.advance(Duration::from_secs(1));
     it.project().await;

@@ -7,7 +7,7 @@ use super::{Fixture, message};
 use crate::{
     event::Metadata,
     id::MessageId,
-    stream::{AttemptResult, Claim, Command},
+    stream::{AttemptResult, Claim, Command, Failover},
 };
 
 #[tokio::test]
@@ -94,10 +94,10 @@ async fn attempt(it: &Fixture) {
     let now = it.ledger.now();
     let lease_until = now.plus(std::time::Duration::from_mins(1));
     let result = AttemptResult::Accepted { provider_message_id: Some("p-1".to_owned()), status: Some(202) };
-    let failover_after = std::time::Duration::from_mins(1);
+    let failover = Failover { after: std::time::Duration::from_mins(1), after_unknown: true, able: None };
     for command in [
         Command::StartAttempt { delivery_id, claim: Claim { worker: "w-1".to_owned(), lease_until } },
-        Command::RecordOutcome { delivery_id, attempt: 1, duration_ms: 41, result, failover_after },
+        Command::RecordOutcome { delivery_id, attempt: 1, duration_ms: 41, result, failover },
     ] {
         let metadata = Metadata { ingress: Some("worker".to_owned()), ..Metadata::default() };
         let entry =

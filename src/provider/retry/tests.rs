@@ -94,9 +94,9 @@ fn every_class_and_every_step_has_its_rule() {
         (&policy, Unknown, None, 9, give_up("max_attempts 9 reached".into())),
         (&mute, Unknown, None, 1, give_up("outcome unknown, on_unknown is give_up".into())),
         (&mute, Retry, None, 1, retry_at(10, "schedule step 1: 10 s")),
-        (&policy, AuthConfig, None, 1, retry_at(300, "auth_config wait 300 s")),
-        (&policy, AuthConfig, None, 99, retry_at(300, "auth_config wait 300 s")),
-        (&policy, AuthConfig, asked(900), 1, retry_at(900, "auth_config wait 900 s")),
+        (&policy, AuthConfig, None, 1, retry_at(5, "when the provider is called again")),
+        (&policy, AuthConfig, None, 99, retry_at(5, "when the provider is called again")),
+        (&policy, AuthConfig, asked(900), 1, retry_at(5, "when the provider is called again")),
         (&policy, Permanent, asked(5), 1, give_up("permanent failure".into())),
         (&policy, InvalidTarget, None, 1, give_up("invalid target".into())),
     ];

@@ -109,7 +109,8 @@ impl Deliver {
             Search::Pending(at) => self.ask(at, &due),
             Search::Expired(at) => {
                 self.deeds += 1;
-                self.jobs.spawn(hands.lose(at, self.lanes[at].configured.clone(), due));
+                let failover = self.failover(at);
+                self.jobs.spawn(hands.lose(at, self.lanes[at].configured.clone(), failover, due));
             }
             Search::Stranded(at) => {
                 self.deeds += 1;
@@ -120,7 +121,7 @@ impl Deliver {
                     _ => "failing too often".to_owned(),
                 };
                 let reason = format!("{} is {why}", lane.name());
-                self.jobs.spawn(hands.fail_over(lane.name().to_owned(), reason, due));
+                self.jobs.spawn(hands.fail_over(lane.name().to_owned(), reason, self.able(), due));
             }
             Search::Unplanned | Search::Scheduled(_) | Search::Retrying(_) => {
                 self.deeds += 1;
@@ -339,6 +340,7 @@ impl Deliver {
     fn record_outcome(&mut self, called: Called) {
         let Called { lane, message_id, shard, delivery_id, attempt, target, began, outcome, took, at } =
             called;
+        let mut failover = self.failover(lane);
         let lane = &self.lanes[lane];
         let result = match outcome {
             Outcome::Accepted { provider_message_id, status } => {
@@ -362,6 +364,8 @@ impl Deliver {
                     });
                 }
                 let decision = if failure.code == receipt::RECEIPT_EXPIRED {
+                    // Its provider did take it.
+                    failover.after_unknown = false;
                     Decision::GiveUp { policy: "no receipt in the time for which they are kept".to_owned() }
                 } else {
                     retry::decide(&lane.configured.policy, Cause::from(&failure), &at)
@@ -371,8 +375,7 @@ impl Deliver {
             }
         };
         let duration_ms = u64::try_from(took.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-        let failover_after = lane.configured.policy.failover_after;
-        let command = Command::RecordOutcome { delivery_id, attempt, duration_ms, result, failover_after };
+        let command = Command::RecordOutcome { delivery_id, attempt, duration_ms, result, failover };
         let entry = self.hands.entry(message_id, command);
         self.outcomes.entry(shard).or_default().push((delivery_id, entry));
     }

@@ -29,7 +29,7 @@ use crate::{
         retry::{Circumstances, after_lost},
     },
     store::{Applied, Control, Due, DueCount, Entry, StoreError, Waiting},
-    stream::{Claim, Command},
+    stream::{Able, Claim, Command, Failover},
 };
 
 /// What a call may take beyond the provider's own limit before it is cut off.
@@ -240,9 +240,14 @@ impl Hands {
     }
 
     /// Ends attempts whose lease has run out.
-    pub(super) async fn lose(self, lane: usize, configured: Configured, due: Vec<Due>) -> Done {
+    pub(super) async fn lose(
+        self,
+        lane: usize,
+        configured: Configured,
+        failover: Failover,
+        due: Vec<Due>,
+    ) -> Done {
         let now = self.ledger.now();
-        let failover_after = configured.policy.failover_after;
         let lose = |due: &Due| {
             let at = Circumstances {
                 attempt: due.attempts.saturating_sub(due.refused),
@@ -253,16 +258,17 @@ impl Hands {
             };
             let decision = after_lost(&configured.policy, &at);
             let (delivery_id, attempt) = (due.delivery_id, due.attempts);
-            Some(Command::LoseAttempt { delivery_id, attempt, decision, failover_after })
+            let failover = failover.clone();
+            Some(Command::LoseAttempt { delivery_id, attempt, decision, failover })
         };
         Done::Did { deed: Deed::Lose(lane), answers: self.apply(due, lose).await }
     }
 
     /// Gives deliveries to the next provider of their routes.
-    pub(super) async fn fail_over(self, from: String, reason: String, due: Vec<Due>) -> Done {
+    pub(super) async fn fail_over(self, from: String, reason: String, able: Able, due: Vec<Due>) -> Done {
         let command = |due: &Due| {
-            let (from, reason) = (from.clone(), reason.clone());
-            Some(Command::FailOver { delivery_id: due.delivery_id, from, reason })
+            let (from, reason, able) = (from.clone(), reason.clone(), able.clone());
+            Some(Command::FailOver { delivery_id: due.delivery_id, from, reason, able })
         };
         Done::Did { deed: Deed::FailOver, answers: self.apply(due, command).await }
     }

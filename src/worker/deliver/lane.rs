@@ -128,6 +128,16 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// Whether what waits for it had better go elsewhere.
+    pub(super) fn is_shut(&self, gate: Gate, now: Timestamp) -> bool {
+        match gate {
+            Gate::Shut(_) => true,
+            // It would wait for longer than this provider may take.
+            Gate::Held { until } => until > now.plus(self.configured.policy.failover_after),
+            Gate::Open | Gate::Probe => false,
+        }
+    }
+
     /// A lane for at most `calls_max` calls at a time and `ahead_max` claims beyond them.
     pub(super) fn new(configured: Configured, calls_max: usize, ahead_max: usize) -> Self {
         Self {

@@ -2,6 +2,7 @@
 
 mod care;
 mod moves;
+mod turns;
 mod world;
 
 use std::{collections::HashSet, pin::pin, sync::Arc};

@@ -18,7 +18,7 @@ fn pending(ticket: &str) -> Outcome {
 }
 
 /// Two providers that take anything; whatever `acme` cannot take goes to `bravo`.
-fn routed(acme: &Arc<Scripted>, bravo: &Arc<Scripted>) -> (Vec<Configured>, Routing) {
+pub(super) fn routed(acme: &Arc<Scripted>, bravo: &Arc<Scripted>) -> (Vec<Configured>, Routing) {
     let providers = [configured(acme, OnUnknown::Retry), configured(bravo, OnUnknown::Retry)];
     let known = |name: &str| (name.to_owned(), Known::universal("log", LEASE));
     let route = Route { providers: vec!["acme".into(), "bravo".into()], ..Route::default() };
