@@ -16,7 +16,7 @@ create table push_deliveries_{slot} (
     collapse_key         varchar(128),
     status               varchar(32) character set ascii collate ascii_bin not null,
     attempts             bigint not null,
-    refused              bigint not null,
+    uncounted            bigint not null,
     due_at_us            bigint,
     first_due_at_us      bigint not null,
     pending_since_us     bigint,

@@ -16,7 +16,7 @@ create table push_deliveries_{slot} (
     collapse_key         text,
     status               text not null,
     attempts             integer not null,
-    refused              integer not null,
+    uncounted            integer not null,
     due_at_us            integer,
     first_due_at_us      integer not null,
     pending_since_us     integer,

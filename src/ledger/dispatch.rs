@@ -39,6 +39,7 @@ struct Rooms {
 #[derive(Debug)]
 struct Room {
     calls: Arc<Semaphore>,
+    /// Not before the worker says so, who knows of pauses.
     open: AtomicBool,
     /// How fast it may be called.
     pace: Option<DefaultDirectRateLimiter>,
@@ -71,6 +72,8 @@ pub struct Started {
     pub attempt: PushAttemptStarted,
     /// Where to.
     pub target: Target,
+    /// Whether that is a registered device.
+    pub to_device: bool,
     /// What to say.
     pub message: Arc<Origin>,
     /// The place it was given, if it was given one.
@@ -105,7 +108,7 @@ impl Places {
         };
         let room = |takes: Takes| Room {
             calls: Arc::new(Semaphore::new(takes.calls.clamp(1, 100_000))),
-            open: AtomicBool::new(true),
+            open: AtomicBool::new(false),
             pace: takes.rate.and_then(pace),
         };
         let providers = providers.into_iter().map(|(name, takes)| (name, room(takes))).collect();
@@ -205,8 +208,8 @@ impl Dispatch {
     }
 
     /// Reserves a place for a call to each of these providers, who may be named more than once, all or
-    /// none; none while the worker is stopping, while one of them is paused or called as fast as it may
-    /// be, and where somebody already waits for a place.
+    /// none; none while the worker is stopping, while one of them is paused, may be for all that the worker
+    /// knows yet, or is called as fast as it may be, and where somebody already waits for a place.
     #[must_use]
     pub fn reserve<'a>(&self, providers: impl IntoIterator<Item = &'a str>) -> Option<Permits> {
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
@@ -237,9 +240,14 @@ impl Dispatch {
             let plan = planned.into_iter().flatten().find(|it| it.delivery_id == attempt.delivery_id);
             let Some(plan) = plan else { continue };
             let place = permits.get_mut(&attempt.provider).and_then(Place::split);
-            let (attempt, target) = (attempt.clone(), plan.target.clone());
-            let message = Arc::clone(origin);
-            if self.started.send(Started { attempt, target, message, place }).is_err() {
+            let started = Started {
+                attempt: attempt.clone(),
+                target: plan.target.clone(),
+                to_device: plan.device_id.is_some(),
+                message: Arc::clone(origin),
+                place,
+            };
+            if self.started.send(started).is_err() {
                 tracing::warn!("the delivery worker is gone; a started attempt runs into its lease");
             }
         }
@@ -254,7 +262,11 @@ mod tests {
 
     fn dispatch() -> (Dispatch, Dispatched) {
         let takes = |calls| Takes { calls, rate: None };
-        Dispatch::new("w", 3, [("acme".to_owned(), takes(2)), ("bravo".to_owned(), takes(9))])
+        let both = Dispatch::new("w", 3, [("acme".to_owned(), takes(2)), ("bravo".to_owned(), takes(9))]);
+        for provider in ["acme", "bravo"] {
+            both.1.places.set_open(provider, true);
+        }
+        both
     }
 
     #[test]
@@ -287,6 +299,8 @@ mod tests {
     fn nobody_is_called_faster_than_it_may_be() {
         let takes = Takes { calls: 9, rate: Some((1, 3)) };
         let (dispatch, dispatched) = Dispatch::new("w", 9, [("acme".to_owned(), takes)]);
+        assert!(dispatch.reserve(["acme"]).is_none(), "not known to be open");
+        dispatched.places.set_open("acme", true);
         assert!(dispatched.places.admit("acme"));
         assert!(dispatch.reserve(["acme"; 2]).is_some());
         assert!(!dispatched.places.admit("acme"));

@@ -95,8 +95,9 @@ crate::rows! {
         status: DeliveryStatus,
         /// How many attempts were started.
         attempts: i64,
-        /// How many of them met a refusal of our credentials or configuration; these are no fault of its own.
-        refused: i64,
+        /// How many of them do not count for its policy: those that met a refusal of our credentials or
+        /// configuration, and all from before it was last rescheduled.
+        uncounted: i64,
         /// When a worker has to look at it next: the next attempt, the end of the lease, the question for
         /// a receipt, or the planning. None once it is over.
         due_at_us: Option<Timestamp>,
@@ -307,7 +308,7 @@ impl PushDelivery {
             collapse_key: message.collapse_key.clone(),
             status: DeliveryStatus::Unplanned,
             attempts: 0,
-            refused: 0,
+            uncounted: 0,
             due_at_us: Some(due_at),
             first_due_at_us: due_at,
             pending_since_us: None,
@@ -343,7 +344,7 @@ impl PushDelivery {
             collapse_key: stand_in.and_then(|it| it.collapse_key.clone()),
             status: DeliveryStatus::Scheduled,
             attempts: 0,
-            refused: 0,
+            uncounted: 0,
             due_at_us: Some(plan.due_at),
             first_due_at_us: plan.due_at,
             pending_since_us: None,
@@ -386,7 +387,7 @@ impl PushDelivery {
     fn reschedule(&mut self, it: &PushRescheduled) {
         self.provider = Some(it.provider.clone());
         // A policy begins anew, wherever it goes now.
-        self.refused = self.attempts;
+        self.uncounted = self.attempts;
         self.wait_until(it.due_at);
         if it.reopens.is_some() {
             self.first_due_at_us = it.due_at;
@@ -400,7 +401,7 @@ impl PushDelivery {
     }
 
     fn fail(&mut self, it: &PushAttemptFailed) {
-        self.refused += i64::from(it.class == FailureClass::AuthConfig);
+        self.uncounted += i64::from(it.class == FailureClass::AuthConfig);
         self.last_class = Some(it.class.as_str().to_owned());
         self.last_code = Some(it.code.clone());
         self.last_error = it.answer.as_deref().map(cut_short);
@@ -469,8 +470,8 @@ fn plan(rows: &mut Rows, event: &Recorded, deliveries: &[PlannedDelivery]) {
         // One that gave up its place before has it again, with the attempts it had.
         let rest = [Value::text(new.delivery_id.clone())];
         let again = |known: &mut PushDelivery| {
-            let (attempts, refused, created_at_us) = (known.attempts, known.refused, known.created_at_us);
-            *known = PushDelivery { attempts, refused, created_at_us, ..new.clone() };
+            let (attempts, uncounted, created_at_us) = (known.attempts, known.uncounted, known.created_at_us);
+            *known = PushDelivery { attempts, uncounted, created_at_us, ..new.clone() };
             known.wait_until(delivery.due_at);
         };
         if !rows.change(event.message_id.as_str(), &rest, again) {

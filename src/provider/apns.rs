@@ -284,6 +284,9 @@ const REASONS: &[(FailureClass, &[&str])] = &[
     ),
 ];
 
+/// The reasons that may mean another environment or topic than ours as well as a token that is none.
+const SUSPECT: [&str; 2] = ["BadDeviceToken", "DeviceTokenNotForTopic"];
+
 /// The reason that one device gets too much.
 const TOO_MANY_FOR_DEVICE: &str = "TooManyRequests";
 
@@ -307,7 +310,8 @@ fn outcome(vendor: &Vendor, answer: &Answer, mask: &Mask) -> Outcome {
     let millis = json.as_ref().and_then(|it| it.get("timestamp")?.as_i64());
     let as_of = millis.filter(|_| class == FailureClass::InvalidTarget && answer.status == 410);
     let as_of = as_of.and_then(|it| it.checked_mul(1_000)).map(Timestamp::from_micros);
-    Outcome::Failed(Failure { class, scope, retry_after: wait, as_of, ..plain })
+    let is_suspect = reason.is_some_and(|it| SUSPECT.contains(&it));
+    Outcome::Failed(Failure { class, scope, retry_after: wait, as_of, is_suspect, ..plain })
 }
 
 /// A provider token.

@@ -244,7 +244,9 @@ fn outcome(vendor: &Vendor, answer: &Answer, mask: &Mask) -> Outcome {
         (true, false) => RetryScope::Provider,
         (false, _) => RetryScope::Message,
     };
-    Outcome::Failed(Failure { class, scope, ..plain })
+    // A device of another project; or it is we who have the wrong one.
+    let is_suspect = said.is_fcms && said.code.as_deref() == Some("SENDER_ID_MISMATCH");
+    Outcome::Failed(Failure { class, scope, is_suspect, ..plain })
 }
 
 /// What an error of FCM says.

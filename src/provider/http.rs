@@ -135,6 +135,7 @@ impl Http {
                 retry_after: answer.retry_after(self.clock.now()),
                 scope: if answer.status == 429 { RetryScope::Provider } else { RetryScope::Message },
                 as_of: None,
+                is_suspect: false,
             }),
         }
     }

@@ -249,6 +249,8 @@ pub struct Failure {
     pub scope: RetryScope,
     /// Of an invalid target: since when it is; a device that registered again later is another matter.
     pub as_of: Option<Timestamp>,
+    /// Of an invalid target: whether it may as well be our configuration that is wrong, such as the environment.
+    pub is_suspect: bool,
 }
 
 /// What has to wait after a failure.
@@ -275,6 +277,7 @@ impl Failure {
             retry_after: None,
             scope: RetryScope::Message,
             as_of: None,
+            is_suspect: false,
         }
     }
 }

@@ -55,8 +55,8 @@ pub struct Due {
     pub target: Option<Target>,
     /// How many attempts were started.
     pub attempts: u32,
-    /// How many of them met a refusal of our credentials or configuration.
-    pub refused: u32,
+    /// How many of them do not count for its policy.
+    pub uncounted: u32,
     /// Since when: the time of the attempt, the end of the lease, or the time to plan.
     pub due_at: Timestamp,
     /// Not to be sent after.
@@ -100,7 +100,7 @@ struct DueRow {
     target_kind: Option<String>,
     target: Option<String>,
     attempts: i64,
-    refused: i64,
+    uncounted: i64,
     due_at_us: i64,
     expires_at_us: Option<i64>,
     first_due_at_us: i64,
@@ -154,7 +154,7 @@ impl Store {
         statement
             .columns(["message_id", "delivery_id", "shard", "target_kind", "target", "attempts"])
             .columns(["due_at_us", "expires_at_us", "first_due_at_us", "recipient_id", "provider", "route"])
-            .columns(["device_id", "refused"])
+            .columns(["device_id", "uncounted"])
             .columns(["collapse_key", "provider_message_id", "pending_since_us", "position", "last_position"])
             .from("push_deliveries")
             .and_where(Expr::col("status").eq(waiting.status.as_str()))
@@ -321,7 +321,7 @@ impl DueRow {
             shard: Shard(shard),
             target,
             attempts: u32::try_from(self.attempts).unwrap_or(0),
-            refused: u32::try_from(self.refused).unwrap_or(0),
+            uncounted: u32::try_from(self.uncounted).unwrap_or(0),
             due_at: Timestamp::from_micros(self.due_at_us),
             expires_at: self.expires_at_us.map(Timestamp::from_micros),
             first_due_at: Timestamp::from_micros(self.first_due_at_us),

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     health::Gate,
-    job::{Done, Hands, Search},
+    job::{Done, Hands, Search, Words},
     lane::{Lane, Sweep},
     pace::{Pace, Turn},
     seen::Seen,
@@ -44,7 +44,7 @@ use crate::{
         dispatch::{Dispatched, Started},
     },
     provider::{Batch, Configured, retry::OnUnknown},
-    store::Entry,
+    store::{Control, Entry},
     stream::{Able, Failover},
     wake::Wake,
 };
@@ -87,6 +87,8 @@ pub struct Deliver {
     dead: Vec<Obituary>,
     /// Providers whose word on devices since a time is to be taken back.
     disbelieved: Vec<(String, Timestamp)>,
+    /// Pauses that the database did not take yet.
+    unwritten: Vec<Control>,
     /// One thing at a time is written about devices, so that what is taken back stays so.
     is_burying: bool,
     /// Whether the pauses that all processes share are being read.
@@ -127,6 +129,7 @@ impl Deliver {
             outcomes: BTreeMap::new(),
             dead: Vec::new(),
             disbelieved: Vec::new(),
+            unwritten: Vec::new(),
             is_burying: false,
             is_reading_controls: false,
             recording: 0,
@@ -203,13 +206,15 @@ impl Deliver {
         while let Some(done) = self.jobs.try_join_next() {
             self.take(done)?;
         }
+        let at = Instant::now();
         self.record();
-        self.bury();
+        if self.is_stopping || !self.pace.is_quiet(at) {
+            self.bury();
+        }
         self.start_calls();
         if self.is_stopping {
             return Ok(());
         }
-        let at = Instant::now();
         let turn = self.pace.turn(at);
         if turn == Turn::Quiet {
             return Ok(());
@@ -350,17 +355,21 @@ impl Deliver {
         }
     }
 
-    /// Hands over what is known of devices.
+    /// Hands over what is known of devices, and the pauses that follow from it.
     fn bury(&mut self) {
-        let hands = self.hands.clone();
-        if self.is_burying {
-        } else if let Some((provider, since)) = self.disbelieved.pop() {
-            self.is_burying = true;
-            self.jobs.spawn(hands.unbury(provider, since));
-        } else if !self.dead.is_empty() {
-            self.is_burying = true;
-            self.jobs.spawn(hands.bury(std::mem::take(&mut self.dead)));
+        for control in std::mem::take(&mut self.unwritten) {
+            self.jobs.spawn(self.hands.clone().control(control));
         }
+        if self.is_burying {
+            return;
+        }
+        let words = match self.disbelieved.pop() {
+            Some((provider, since)) => Words::TakenBack { provider, since },
+            None if self.dead.is_empty() => return,
+            None => Words::Dead(std::mem::take(&mut self.dead)),
+        };
+        self.is_burying = true;
+        self.jobs.spawn(self.hands.clone().bury(words));
     }
 
     /// Makes the calls of everything that is claimed, as many pushes in one as the provider takes.

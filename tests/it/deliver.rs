@@ -151,6 +151,7 @@ for_each_database! {
         old.answer_with(|_| Answer::status(503));
         let settings = json!({"url": old.url("/v1/send")});
         let (ledger, mut deliver) = process(&store, clock.clone(), "w-1", settings, true).by_hand();
+        deliver.settle().await.unwrap();
         ledger.accept(vec![incoming("m-1", "user-1", json!({}))]).await.remove(0).unwrap();
         deliver.settle().await.unwrap();
         assert_eq!(old.calls()[0].json()["title"], "title of m-1");

@@ -231,6 +231,31 @@ for_each_database! {
         let events = apple.events("m-6").await;
         assert!(matches!(&events[1], Event::PushSuppressed(it) if it.reason == SuppressReason::NoTarget), "{events:?}");
     }
+
+    /// A wrong environment or topic is said of each token in the words for a token that is none.
+    async fn what_may_be_our_own_fault_kills_no_device_before_apple_took_anything(db: TestDb) {
+        let (store, clock, sink) = (open_store(&db, 2).await, manual_clock(), Sink::start().await);
+        let mut apple = Apple::new(&store, clock.clone(), &sink);
+        for (id, value) in [("d-1", "aa11"), ("d-2", "bb22"), ("d-3", "cc33")] {
+            store.put_device(&user("user-1"), &device(id, value), clock.now()).await.unwrap();
+        }
+        clock.advance(Duration::from_mins(1));
+        let refused = |reason: &str| Answer::status(400).body(&json!({ "reason": reason }).to_string());
+        for (id, reason) in [("m-1", "BadDeviceToken"), ("m-2", "DeviceTokenNotForTopic")] {
+            let answer = refused(reason);
+            sink.answer_with(move |_| answer.clone());
+            assert_eq!(apple.push(id).await, ["d-1", "d-2", "d-3"]);
+            assert_eq!(apple.outcomes(id).await, ["invalid_target"; 3]);
+        }
+        let answer = refused("BadDeviceToken");
+        sink.answer_with(move |call| if call.uri.path().ends_with("bb22") { answer.clone() } else { Answer::status(200) });
+        // In the first of these the refusal may come before any acceptance.
+        apple.push("m-3").await;
+        apple.push("m-4").await;
+        assert_eq!(apple.push("m-5").await, ["d-1", "d-3"]);
+        let dead: Vec<_> = devices_of(&store, "user-1").await.into_iter().filter_map(|it| it.dead).collect();
+        assert_eq!(dead.iter().map(|it| it.reason.as_str()).collect::<Vec<_>>(), ["BadDeviceToken"]);
+    }
 }
 
 /// What Apple says of a token that is no more.

@@ -189,6 +189,7 @@ fn every_answer_of_apns_has_its_meaning() {
             answer: Some(body),
             scope,
             retry_after: wait.map(Duration::from_secs),
+            is_suspect: ["BadDeviceToken", "DeviceTokenNotForTopic"].contains(&reason),
             ..Failure::new(class, reason)
         };
         assert_eq!(seen, expected);

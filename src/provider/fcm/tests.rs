@@ -233,6 +233,7 @@ fn every_refusal_of_fcm_has_its_class() {
         let failure = come_to(status, &[], &body);
         let seen = (failure.class, failure.code.as_str(), failure.scope, failure.retry_after);
         assert_eq!(seen, (class, code, RetryScope::Message, None), "{status} {body}");
+        assert_eq!(failure.is_suspect, code == "SENDER_ID_MISMATCH", "{status} {body}");
     }
 }
 

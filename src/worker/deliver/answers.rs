@@ -6,8 +6,8 @@ use tokio::{task::JoinError, time::Instant};
 
 use super::{
     Deliver, NAME,
-    health::{Change, Gate, Why},
-    job::{Answer, Called, Deed, Done, Search},
+    health::{self, Change, Gate, Why},
+    job::{Answer, Called, Deed, Done, Search, Words},
     lane::{Past, Sweep},
     receipt,
 };
@@ -47,7 +47,7 @@ impl Deliver {
                 }
             },
             Done::Did { deed, answers } => self.take_answers(deed, answers),
-            Done::Called(called) => called.into_iter().for_each(|it| self.take_called(it)),
+            Done::Called(called) => self.take_call(called),
             Done::Asked { lane, answers, asked } => self.take_receipts(lane, answers, &asked),
             Done::Recorded(recorded) => {
                 self.recording = self.recording.saturating_sub(recorded.len());
@@ -67,14 +67,19 @@ impl Deliver {
                     Err(error) => self.meet("reading what is paused", |it| &mut it.reading, &error),
                 }
             }
-            Done::Noted(Ok(())) => {}
-            Done::Noted(Err(error)) => {
+            Done::Noted { result: Ok(()), .. } => {}
+            Done::Noted { control, result: Err(error) } => {
                 self.meet("pausing or resuming a provider", |it| &mut it.writing, &error);
+                // Any other pause is found to be needed again.
+                if control.is_pause && control.until.is_none() && !self.is_stopping {
+                    self.unwritten.push(control);
+                }
             }
-            Done::Buried(result) => {
+            Done::Buried { words, result } => {
                 self.is_burying = false;
                 if let Err(error) = result {
-                    self.meet("putting down dead devices", |it| &mut it.writing, &error);
+                    self.meet("writing what is said of devices", |it| &mut it.writing, &error);
+                    self.keep(words);
                 }
             }
             Done::Counted(Ok(counts)) => self.publish(&counts),
@@ -143,16 +148,22 @@ impl Deliver {
         match answers {
             Ok(answers) => {
                 let answered: HashSet<_> = answers.iter().map(|it| it.delivery_id).collect();
+                let mut changes = Vec::new();
+                if let Some(true) = health::is_ill(answers.iter().map(|it| &it.outcome)) {
+                    changes.extend(self.lanes[at].health.count_call(true, self.hands.ledger.now()));
+                }
                 for id in asked.iter().filter(|it| !answered.contains(it)) {
                     self.busy.remove(id);
                 }
                 for called in answers {
                     // Of its health only failures tell: that a receipt is there is no call that went well.
                     let failed = matches!(called.outcome, Outcome::Failed(_));
-                    let changes = if failed { self.learn(&called) } else { Vec::new() };
+                    if failed {
+                        changes.extend(self.learn(&called));
+                    }
                     self.record_outcome(called);
-                    self.change_all(at, changes);
                 }
+                self.change_all(at, changes);
             }
             Err(failure) => {
                 let now = self.hands.ledger.now();
@@ -166,7 +177,7 @@ impl Deliver {
                 );
                 if failure.class == FailureClass::AuthConfig {
                     let hold = lane.configured.policy.hold(None);
-                    let changes = lane.health.learn(&Outcome::Failed(failure), hold, now);
+                    let changes = lane.health.learn(&Outcome::Failed(failure), false, hold, now);
                     self.change_all(at, changes);
                 }
                 for id in asked {
@@ -177,13 +188,14 @@ impl Deliver {
     }
 
     fn take_controls(&mut self, controls: &[Control]) {
-        let now = self.hands.ledger.now();
-        for lane in &mut self.lanes {
+        let (now, mut changes) = (self.hands.ledger.now(), Vec::new());
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
             let control = controls.iter().find(|it| it.provider == lane.name());
             let before = lane.health.gate(now);
-            lane.health.control(control);
+            changes.extend(lane.health.control(control).map(|it| (at, it)));
             let after = lane.health.gate(now);
-            if let (true, Some(control)) = (before != after, control) {
+            let is_news = before != after && (before != Gate::Unknown || after != Gate::Open);
+            if let (true, Some(control)) = (is_news, control) {
                 let Control { actor, reason, cause, .. } = control;
                 let (provider, cause) = (lane.name(), cause.as_str());
                 if control.is_pause {
@@ -194,9 +206,12 @@ impl Deliver {
             }
             metric::provider_state(lane.name(), lane.health.state(now));
         }
+        for (at, change) in changes {
+            self.change(at, change, now);
+        }
     }
 
-    /// What a call, or a receipt, says of its provider.
+    /// What the answer for one push, or its receipt, says of its provider.
     fn learn(&mut self, called: &Called) -> Vec<Change> {
         let now = called.at.now;
         let lane = &mut self.lanes[called.lane];
@@ -208,21 +223,21 @@ impl Deliver {
         if let Outcome::Failed(Failure { scope: RetryScope::Device, .. }) = &called.outcome {
             lane.hold_target(called.target.clone(), now.plus(hold), now);
         }
-        let changes = lane.health.learn(&called.outcome, hold, now);
-        let is_open = lane.look_at_health(now) == Gate::Open;
-        self.hands.places.set_open(lane.name(), is_open);
-        changes
+        lane.health.learn(&called.outcome, called.to_device, hold, now)
     }
 
     fn change_all(&mut self, at: usize, changes: Vec<Change>) {
         let now = self.hands.ledger.now();
+        let lane = &mut self.lanes[at];
+        let is_open = lane.look_at_health(now) == Gate::Open;
+        self.hands.places.set_open(lane.name(), is_open);
         for change in changes {
             self.change(at, change, now);
         }
     }
 
     /// Does what follows from how calls ended.
-    fn change(&mut self, at: usize, change: Change, now: Timestamp) {
+    pub(super) fn change(&mut self, at: usize, change: Change, now: Timestamp) {
         let provider = self.lanes[at].name().to_owned();
         let actor = self.hands.worker.to_string();
         let hands = self.hands.clone();
@@ -239,12 +254,13 @@ impl Deliver {
         match change {
             Change::Paused { cause, until, reason } => {
                 metric::provider_paused(&provider, cause.as_str());
+                let ends = if until.is_some() { ", or one call goes well later" } else { "" };
                 tracing::error!(
                     provider,
                     cause = cause.as_str(),
                     reason,
                     until = until.map(tracing::field::display),
-                    "the provider is paused: nothing is sent through it until it is resumed (notification-ledger providers resume), or one call goes well later"
+                    "the provider is paused: nothing is sent through it until it is resumed (notification-ledger providers resume){ends}"
                 );
                 self.jobs.spawn(hands.control(control(true, cause, &reason, until)));
             }
@@ -321,25 +337,52 @@ impl Deliver {
         self.busy.insert(started.attempt.delivery_id);
         self.lanes[lane].enter(1);
         let now = self.hands.ledger.now();
-        self.lanes[lane].ready.push((started, Past { first_due: now, refused: 0 }));
+        self.lanes[lane].ready.push((started, Past { first_due: now, uncounted: 0 }));
     }
 
-    fn take_called(&mut self, called: Called) {
-        let at = called.lane;
-        self.lanes[at].leave(1);
-        let Some(took) = called.took else { return self.record_outcome(called) };
-        let lane = &mut self.lanes[at];
-        lane.called(took);
-        metric::provider_called(lane.name(), took);
-        let changes = self.learn(&called);
-        self.record_outcome(called);
+    /// The pushes of one call: each has its answer, and the call is one sample of the provider's health.
+    fn take_call(&mut self, call: Vec<Called>) {
+        let Some(at) = call.first().map(|it| it.lane) else { return };
+        let mut changes = Vec::new();
+        let made = call.iter().filter(|it| it.took.is_some());
+        let is_ill = health::is_ill(made.map(|it| &it.outcome));
+        for called in call {
+            let lane = &mut self.lanes[at];
+            lane.leave(1);
+            if let Some(took) = called.took {
+                lane.called(took);
+                metric::provider_called(lane.name(), took);
+                changes.extend(self.learn(&called));
+            }
+            self.record_outcome(called);
+        }
+        if let Some(is_ill) = is_ill {
+            changes.extend(self.lanes[at].health.count_call(is_ill, self.hands.ledger.now()));
+        }
         self.change_all(at, changes);
+    }
+
+    /// What could not be written of devices is written later; but not by a worker that stops: a death is
+    /// told again, and a pause in the database takes back what it is about wherever it is read first.
+    fn keep(&mut self, words: Words) {
+        match words {
+            _ if self.is_stopping => {}
+            Words::Dead(dead) => {
+                let lanes = &self.lanes;
+                let is_believed = |it: &Obituary| {
+                    let lane = lanes.iter().find(|lane| lane.name() == it.provider);
+                    lane.is_none_or(|lane| lane.health.is_believed())
+                };
+                self.dead.extend(dead.into_iter().filter(is_believed));
+            }
+            Words::TakenBack { provider, since } => self.disbelieved.push((provider, since)),
+        }
     }
 
     /// Hands over what an attempt came to, with the decision that follows.
     fn record_outcome(&mut self, called: Called) {
-        let Called { lane, message_id, shard, delivery_id, attempt, target, began, outcome, took, at } =
-            called;
+        let Called { lane, message_id, shard, delivery_id, attempt, target, .. } = called;
+        let Called { to_device, began, outcome, took, at, .. } = called;
         let mut failover = self.failover(lane);
         let lane = &self.lanes[lane];
         let result = match outcome {
@@ -353,7 +396,7 @@ impl Deliver {
             }
             Outcome::Failed(failure) => {
                 metric::attempt_ended(lane.name(), failure.class.as_str());
-                if failure.class == FailureClass::InvalidTarget && lane.health.is_believed() {
+                if to_device && lane.health.buries(&failure) {
                     let known = self.hands.ledger.routing().providers.get(lane.name());
                     self.dead.push(Obituary {
                         target,
@@ -441,7 +484,7 @@ fn started(due: &Due, events: Vec<Event>, origin: Option<Arc<Origin>>) -> Option
         _ => None,
     })?;
     Some((
-        Started { attempt, target, message, place: None },
-        Past { first_due: due.first_due_at, refused: due.refused },
+        Started { attempt, target, to_device: due.device_id.is_some(), message, place: None },
+        Past { first_due: due.first_due_at, uncounted: due.uncounted },
     ))
 }

@@ -20,10 +20,14 @@ const OPEN_MAX: u32 = 16;
 const GUARD_WINDOW: Duration = Duration::from_mins(5);
 /// So many invalid targets are believed whatever their share.
 const GUARD_MIN: u32 = 20;
+/// So many answers that may be our own fault are believed after one that shows that nothing is wrong with us.
+const SUSPECTS_MAX: u32 = 5;
 
 /// Whether calls may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
+    /// None: it is not known yet whether it is paused.
+    Unknown,
     /// As many as there is room for.
     Open,
     /// One, to find out.
@@ -64,6 +68,8 @@ pub(super) struct Health {
     breaking: Breaking,
     invalid_share: f64,
     auth_config_wait: Duration,
+    /// Whether the pauses in the database were read at all.
+    has_heard: bool,
     pause: Option<Pause>,
     /// The last pause or resumption in the database that was heard of.
     heard: i64,
@@ -74,6 +80,10 @@ pub(super) struct Health {
     breaker: Breaker,
     calls: Window,
     invalid: Window,
+    /// Whether any answer has shown that configuration and targets belong together.
+    is_proven: bool,
+    /// Answers since the last such one that may mean that they do not.
+    suspects: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +109,7 @@ impl Health {
             breaking,
             invalid_share: configured.limits.invalid_share,
             auth_config_wait: configured.policy.auth_config_wait,
+            has_heard: false,
             pause: None,
             heard: 0,
             has_decided: false,
@@ -106,6 +117,8 @@ impl Health {
             breaker: Breaker::Closed,
             calls: Window::new(breaking.window),
             invalid: Window::new(GUARD_WINDOW),
+            is_proven: false,
+            suspects: 0,
         }
     }
 
@@ -114,6 +127,7 @@ impl Health {
         let ends = |until: Option<Timestamp>| until.is_some_and(|it| it <= now);
         let pause = self.pause.filter(|it| !ends(it.until));
         match (pause, self.held_until, self.breaker) {
+            _ if !self.has_heard => Gate::Unknown,
             (Some(pause), ..) => Gate::Shut(Why::Paused(pause.cause)),
             (None, _, Breaker::Open { until, .. }) if now < until => Gate::Shut(Why::Broken),
             (None, Some(until), _) if now < until => Gate::Held { until },
@@ -128,30 +142,50 @@ impl Health {
         self.pause.is_none_or(|it| it.cause != PauseCause::InvalidTargets)
     }
 
+    /// Whether a device dies of this, which was learnt before. What may be our own fault is believed only of
+    /// a provider that has just shown that it is not.
+    pub(super) fn buries(&self, failure: &Failure) -> bool {
+        failure.class == FailureClass::InvalidTarget
+            && self.is_believed()
+            && (!failure.is_suspect || self.is_proven && self.suspects <= SUSPECTS_MAX)
+    }
+
     /// Its state in one word, for metrics.
     pub(super) fn state(&self, now: Timestamp) -> &'static str {
         match self.gate(now) {
             Gate::Open => "open",
             Gate::Probe => "probing",
-            Gate::Held { .. } => "held",
+            Gate::Held { .. } | Gate::Unknown => "held",
             Gate::Shut(Why::Broken) => "broken",
             Gate::Shut(Why::Paused(_)) => "paused",
         }
     }
 
     /// What holds for all processes by now.
-    pub(super) fn control(&mut self, control: Option<&Control>) {
+    pub(super) fn control(&mut self, control: Option<&Control>) -> Option<Change> {
+        self.has_heard = true;
         let number = control.map_or(0, |it| it.number);
-        if self.has_decided && number <= self.heard {
-            return;
+        let is_news = number > self.heard;
+        if self.has_decided && !is_news {
+            return None;
         }
         (self.heard, self.has_decided) = (number, false);
         let pause = control.filter(|it| it.is_pause);
         self.pause = pause.map(|it| Pause { cause: it.cause, until: it.until });
+        // Whoever paused it may not have come to this, and others may have buried on until they heard of it.
+        let is_doubted = |it: &&Control| it.cause == PauseCause::InvalidTargets;
+        let pause = pause.filter(is_doubted).filter(|_| is_news)?;
+        Some(Change::Disbelieved { since: pause.at.minus(GUARD_WINDOW) })
     }
 
-    /// Learns from what a call came to.
-    pub(super) fn learn(&mut self, outcome: &Outcome, hold: Duration, now: Timestamp) -> Vec<Change> {
+    /// Learns from what one push came to, or its receipt.
+    pub(super) fn learn(
+        &mut self,
+        outcome: &Outcome,
+        to_device: bool,
+        hold: Duration,
+        now: Timestamp,
+    ) -> Vec<Change> {
         let mut changes = Vec::new();
         let failure = match outcome {
             Outcome::Failed(failure) => Some(failure),
@@ -165,7 +199,7 @@ impl Health {
             it.cause == PauseCause::AuthConfig && it.until.is_some_and(|until| until <= now)
         };
         if let Some(pause) = self.pause.as_mut().filter(is_over) {
-            if failure.is_some_and(is_ill) {
+            if failure.is_some_and(is_illness) {
                 // It did not come to our credentials at all; another call finds out later.
                 pause.until = Some(now.plus(self.auth_config_wait));
             } else {
@@ -181,9 +215,7 @@ impl Health {
                 changes.extend(is_news.then_some(Change::Held(hold)));
             }
         }
-        changes.extend(self.break_or_mend(failure.is_some_and(is_ill), now));
-        let invalid = failure.is_some_and(|it| it.class == FailureClass::InvalidTarget);
-        changes.extend(self.doubt(invalid, now));
+        changes.extend(self.doubt(outcome, to_device, now));
         changes
     }
 
@@ -202,7 +234,8 @@ impl Health {
         })
     }
 
-    fn break_or_mend(&mut self, is_ill: bool, now: Timestamp) -> Option<Change> {
+    /// Counts a whole call, for however many pushes it was.
+    pub(super) fn count_call(&mut self, is_ill: bool, now: Timestamp) -> Option<Change> {
         match self.breaker {
             Breaker::Open { until, .. } if now < until => None,
             Breaker::Open { times, .. } if is_ill => Some(self.open(times + 1, now)),
@@ -226,14 +259,31 @@ impl Health {
         Change::Broke(wait)
     }
 
-    /// Too many targets at once do not die: more likely it is the wrong app or environment.
-    fn doubt(&mut self, invalid: bool, now: Timestamp) -> Vec<Change> {
-        self.invalid.count(invalid, now);
-        let (all, invalid) = self.invalid.counts(now);
+    /// Too many devices at once do not die, nor every one of them: more likely it is the wrong app or
+    /// environment. Anything but a device may be unknown to it as often as it likes.
+    fn doubt(&mut self, outcome: &Outcome, to_device: bool, now: Timestamp) -> Vec<Change> {
+        let invalid = match outcome {
+            Outcome::Failed(it) if it.class == FailureClass::InvalidTarget => Some(it.is_suspect),
+            _ => None,
+        };
+        match (outcome, invalid) {
+            (Outcome::Accepted { .. }, _) | (_, Some(false)) => (self.is_proven, self.suspects) = (true, 0),
+            (_, Some(true)) if to_device => self.suspects += 1,
+            _ => {}
+        }
+        if !to_device {
+            return Vec::new();
+        }
+        self.invalid.count(invalid.is_some(), now);
+        let (all, invalid) = match self.invalid.counts(now) {
+            (_, lately) if lately < GUARD_MIN => (self.suspects, self.suspects),
+            lately => lately,
+        };
         if invalid < GUARD_MIN || !exceeds(invalid, all, self.invalid_share, false) || self.pause.is_some() {
             return Vec::new();
         }
         self.invalid = Window::new(GUARD_WINDOW);
+        (self.is_proven, self.suspects) = (false, 0);
         let cause = PauseCause::InvalidTargets;
         (self.pause, self.has_decided) = (Some(Pause { cause, until: None }), true);
         let reason = format!("it calls {invalid} of {all} targets invalid");
@@ -242,13 +292,28 @@ impl Health {
     }
 }
 
-/// Whether a failure says that the provider itself is not well.
-fn is_ill(failure: &Failure) -> bool {
+/// Whether a call with these outcomes says that the provider itself is not well: it failed for some, and for
+/// none it did better. Nothing where they tell nothing of that.
+pub(super) fn is_ill<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Option<bool> {
+    let one = |outcome: &Outcome| match outcome {
+        Outcome::Failed(failure) if is_illness(failure) => Some(true),
+        Outcome::Failed(failure) if failure.class == FailureClass::AuthConfig => None,
+        // Whatever has no status was not asked of the provider.
+        Outcome::Failed(failure) => Some(false).filter(|_| failure.status.is_some()),
+        Outcome::Accepted { .. } | Outcome::Pending { .. } => Some(false),
+    };
+    outcomes.into_iter().filter_map(one).reduce(|one, other| one && other)
+}
+
+/// Whether a failure says so. What is refused in so many words (4xx) was our doing.
+fn is_illness(failure: &Failure) -> bool {
     match failure.class {
         FailureClass::Unknown => true,
-        FailureClass::Retry => {
-            failure.scope == RetryScope::Message || failure.status.is_some_and(|it| it >= 500)
-        }
+        FailureClass::Retry => match failure.status {
+            Some(400..500) => false,
+            Some(500..) => true,
+            Some(_) | None => failure.scope == RetryScope::Message,
+        },
         FailureClass::InvalidTarget | FailureClass::Permanent | FailureClass::AuthConfig => false,
     }
 }
@@ -297,171 +362,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::{clock::SystemClock, provider};
-
-    const START: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
-    const HOLD: Duration = Duration::from_mins(1);
-
-    fn health(settings: serde_json::Value) -> Health {
-        Health::new(&provider::build("acme", "log", settings, Arc::new(SystemClock)).unwrap())
-    }
-
-    fn accepted() -> Outcome {
-        Outcome::Accepted { provider_message_id: None, status: Some(200) }
-    }
-
-    fn failed(class: FailureClass) -> Outcome {
-        Outcome::Failed(Failure::new(class, "it"))
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        START.plus(Duration::from_secs(seconds))
-    }
-
-    #[test]
-    fn refused_credentials_pause_until_one_call_goes_well() {
-        let mut it = health(json!({}));
-        let refused = failed(FailureClass::AuthConfig);
-        let [Change::Paused { cause, until, .. }] = &it.learn(&refused, HOLD, START)[..] else { panic!() };
-        assert_eq!((*cause, *until), (PauseCause::AuthConfig, Some(at(300))));
-        assert_eq!(it.learn(&refused, HOLD, at(1)), [], "told once");
-        assert_eq!(it.learn(&accepted(), HOLD, at(1)), [], "a call from before");
-        assert_eq!(it.gate(at(299)), Gate::Shut(Why::Paused(PauseCause::AuthConfig)));
-        assert_eq!(it.gate(at(300)), Gate::Probe);
-        assert!(matches!(it.learn(&refused, HOLD, at(301))[..], [Change::Paused { .. }]));
-        assert_eq!(it.gate(at(600)), Gate::Shut(Why::Paused(PauseCause::AuthConfig)));
-        assert_eq!(it.learn(&failed(FailureClass::Permanent), HOLD, at(602)), [Change::Resumed]);
-        assert_eq!(it.gate(at(602)), Gate::Open);
-    }
-
-    #[test]
-    fn what_all_processes_share_counts() {
-        let mut it = health(json!({}));
-        let mut control = Control {
-            number: 1,
-            provider: "acme".into(),
-            is_pause: true,
-            cause: PauseCause::Operator,
-            actor: "olga".into(),
-            reason: "a change over there".into(),
-            at: START,
-            until: None,
-        };
-        it.control(Some(&control));
-        assert_eq!(it.gate(at(99_999)), Gate::Shut(Why::Paused(PauseCause::Operator)));
-        assert_eq!(it.learn(&accepted(), HOLD, at(2)), []);
-        assert_eq!(it.gate(at(99_999)), Gate::Shut(Why::Paused(PauseCause::Operator)), "nobody resumed it");
-        (control.is_pause, control.number) = (false, 2);
-        it.control(Some(&control));
-        assert_eq!(it.gate(at(3)), Gate::Open);
-    }
-
-    #[test]
-    fn an_operators_word_wins_over_what_this_process_decided_whatever_the_clocks_say() {
-        let mut it = health(json!({}));
-        let mut control = Control {
-            number: 7,
-            provider: "acme".into(),
-            is_pause: true,
-            cause: PauseCause::Operator,
-            actor: "olga".into(),
-            reason: "a change over there".into(),
-            at: START.minus(Duration::from_hours(1)),
-            until: None,
-        };
-        it.learn(&failed(FailureClass::AuthConfig), HOLD, START);
-        it.control(None);
-        assert_eq!(
-            it.gate(at(1)),
-            Gate::Shut(Why::Paused(PauseCause::AuthConfig)),
-            "its own row is not there yet"
-        );
-        it.control(Some(&control));
-        assert_eq!(it.gate(at(999)), Gate::Shut(Why::Paused(PauseCause::Operator)));
-        (control.is_pause, control.number) = (false, 8);
-        it.control(Some(&control));
-        assert_eq!(it.gate(at(1)), Gate::Open);
-    }
-
-    #[test]
-    fn a_call_that_never_came_to_our_credentials_ends_no_pause() {
-        let mut it = health(json!({}));
-        it.learn(&failed(FailureClass::AuthConfig), HOLD, START);
-        assert_eq!(it.gate(at(300)), Gate::Probe);
-        assert_eq!(it.learn(&failed(FailureClass::Unknown), HOLD, at(300)), []);
-        assert_eq!(it.gate(at(301)), Gate::Shut(Why::Paused(PauseCause::AuthConfig)));
-        assert_eq!(it.learn(&accepted(), HOLD, at(600)), [Change::Resumed]);
-    }
-
-    #[test]
-    fn a_provider_that_gets_too_much_is_left_alone_for_a_while() {
-        let mut it = health(json!({}));
-        let throttled = Outcome::Failed(Failure {
-            scope: RetryScope::Provider,
-            ..Failure::new(FailureClass::Retry, "429")
-        });
-        assert_eq!(it.learn(&throttled, HOLD, START), [Change::Held(HOLD)]);
-        assert_eq!(it.learn(&throttled, HOLD, at(1)), [], "told once, and longer");
-        assert_eq!((it.gate(at(60)), it.gate(at(61))), (Gate::Held { until: at(61) }, Gate::Open));
-        for _ in 0..50 {
-            it.learn(&throttled, HOLD, at(2));
-        }
-        assert_eq!(it.gate(at(62)), Gate::Open, "to get too much is no illness");
-    }
-
-    #[test]
-    fn the_breaker_opens_at_seven_of_ten_and_one_call_closes_it() {
-        let mut it = health(json!({}));
-        let ill = failed(FailureClass::Unknown);
-        for _ in 0..3 {
-            assert_eq!(it.learn(&accepted(), HOLD, START), []);
-        }
-        for _ in 0..6 {
-            assert_eq!(it.learn(&ill, HOLD, at(10)), []);
-        }
-        let wait = Duration::from_secs(30);
-        assert_eq!(it.learn(&ill, HOLD, at(20)), [Change::Broke(wait)]);
-        assert_eq!(it.learn(&ill, HOLD, at(21)), [], "a call from before");
-        assert_eq!((it.gate(at(49)), it.gate(at(50))), (Gate::Shut(Why::Broken), Gate::Probe));
-        assert_eq!(it.learn(&ill, HOLD, at(51)), [Change::Broke(wait * 2)]);
-        assert_eq!(it.gate(at(110)), Gate::Shut(Why::Broken));
-        assert_eq!(it.learn(&failed(FailureClass::InvalidTarget), HOLD, at(112)), [Change::Mended]);
-        assert_eq!(it.gate(at(112)), Gate::Open);
-        assert_eq!(it.learn(&ill, HOLD, at(113)), [], "counted anew");
-    }
-
-    #[test]
-    fn failures_are_counted_over_the_last_minutes_only() {
-        let mut it = health(json!({}));
-        let ill = failed(FailureClass::Retry);
-        for _ in 0..9 {
-            assert_eq!(it.learn(&ill, HOLD, START), []);
-        }
-        assert_eq!(it.learn(&ill, HOLD, at(400)), []);
-        let mut never = health(json!({"breaker": {"share": 2.0}}));
-        assert!((0..99).all(|_| never.learn(&ill, HOLD, START).is_empty()));
-    }
-
-    #[test]
-    fn a_provider_that_calls_most_targets_invalid_is_not_believed() {
-        let mut it = health(json!({}));
-        let invalid = failed(FailureClass::InvalidTarget);
-        for _ in 0..19 {
-            assert_eq!(it.learn(&invalid, HOLD, START), []);
-        }
-        let changes = it.learn(&invalid, HOLD, at(1));
-        assert!(matches!(changes[..], [Change::Paused { .. }, Change::Disbelieved { .. }]), "{changes:?}");
-        assert_eq!(it.gate(at(99_999)), Gate::Shut(Why::Paused(PauseCause::InvalidTargets)));
-        let mut usual = health(json!({}));
-        for _ in 0..100 {
-            usual.learn(&accepted(), HOLD, START);
-            assert_eq!(usual.learn(&invalid, HOLD, START), [], "half of them are believed");
-        }
-    }
-}
+mod tests;

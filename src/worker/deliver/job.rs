@@ -94,9 +94,26 @@ pub(super) enum Done {
     /// What holds for all processes.
     Controlled(Result<Vec<Control>, StoreError>),
     /// A provider was paused or resumed for all processes.
-    Noted(Result<(), StoreError>),
+    Noted {
+        control: Control,
+        result: Result<(), StoreError>,
+    },
     /// What is known of devices was written down.
-    Buried(Result<(), StoreError>),
+    Buried {
+        words: Words,
+        result: Result<(), StoreError>,
+    },
+}
+
+/// What is written down of devices.
+#[derive(Debug)]
+pub(super) enum Words {
+    Dead(Vec<Obituary>),
+    /// What a provider said of them since then is taken back.
+    TakenBack {
+        provider: String,
+        since: Timestamp,
+    },
 }
 
 /// A call that has ended.
@@ -109,6 +126,8 @@ pub(super) struct Called {
     /// Which attempt; `at` counts only those that count against the delivery.
     pub(super) attempt: u32,
     pub(super) target: Target,
+    /// Whether that is a registered device.
+    pub(super) to_device: bool,
     /// When the call began.
     pub(super) began: Timestamp,
     pub(super) outcome: Outcome,
@@ -157,17 +176,18 @@ impl Hands {
 
     /// Pauses or resumes a provider for all processes.
     pub(super) async fn control(self, control: Control) -> Done {
-        Done::Noted(self.ledger.store().control(&control).await.map(drop))
+        let result = self.ledger.store().control(&control).await.map(drop);
+        Done::Noted { control, result }
     }
 
-    /// Puts down devices as dead.
-    pub(super) async fn bury(self, dead: Vec<Obituary>) -> Done {
-        Done::Buried(self.ledger.store().bury_devices(&dead, self.ledger.now()).await.map(drop))
-    }
-
-    /// Takes back what a provider said of devices.
-    pub(super) async fn unbury(self, provider: String, since: Timestamp) -> Done {
-        Done::Buried(self.ledger.store().unbury_devices(&provider, since).await.map(drop))
+    /// Puts down devices as dead, or takes that back.
+    pub(super) async fn bury(self, words: Words) -> Done {
+        let (store, now) = (self.ledger.store(), self.ledger.now());
+        let result = match &words {
+            Words::Dead(dead) => store.bury_devices(dead, now).await,
+            Words::TakenBack { provider, since } => store.unbury_devices(provider, *since).await,
+        };
+        Done::Buried { words, result: result.map(drop) }
     }
 
     /// Counts what is due, and what has been for longer than `bound`.
@@ -250,7 +270,7 @@ impl Hands {
         let now = self.ledger.now();
         let lose = |due: &Due| {
             let at = Circumstances {
-                attempt: due.attempts.saturating_sub(due.refused),
+                attempt: due.attempts.saturating_sub(due.uncounted),
                 now,
                 first_due: due.first_due_at,
                 expires_at: due.expires_at,
@@ -370,12 +390,13 @@ impl Hands {
                 outcome,
                 took,
                 at: Circumstances {
-                    attempt: it.attempt.attempt.saturating_sub(past.refused),
+                    attempt: it.attempt.attempt.saturating_sub(past.uncounted),
                     now: self.ledger.now(),
                     first_due: past.first_due,
                     expires_at: message.expires_at,
                     jitter: fastrand::f64(),
                 },
+                to_device: it.to_device,
                 target: it.target,
             }
         };
@@ -417,12 +438,13 @@ impl Hands {
                 shard: due.shard,
                 delivery_id: due.delivery_id,
                 attempt: due.attempts,
+                to_device: due.device_id.is_some(),
                 target: due.target?,
                 began: since,
                 outcome,
                 took: Some(took),
                 at: Circumstances {
-                    attempt: due.attempts.saturating_sub(due.refused),
+                    attempt: due.attempts.saturating_sub(due.uncounted),
                     now,
                     first_due: due.first_due_at,
                     expires_at: due.expires_at,

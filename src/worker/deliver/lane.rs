@@ -92,8 +92,8 @@ pub(super) struct Queue {
 pub(super) struct Past {
     /// From when on its age counts.
     pub(super) first_due: Timestamp,
-    /// Attempts that met a refusal of our credentials or configuration; they do not count against it.
-    pub(super) refused: u32,
+    /// Attempts that do not count for its policy.
+    pub(super) uncounted: u32,
 }
 
 /// One provider, as far as this worker is concerned.
@@ -134,7 +134,7 @@ impl Lane {
             Gate::Shut(_) => true,
             // It would wait for longer than this provider may take.
             Gate::Held { until } => until > now.plus(self.configured.policy.failover_after),
-            Gate::Open | Gate::Probe => false,
+            Gate::Unknown | Gate::Open | Gate::Probe => false,
         }
     }
 
@@ -156,7 +156,7 @@ impl Lane {
             ask_from: Timestamp::from_micros(0),
             in_flight: 0,
             typical_call: HORIZON,
-            gate: Gate::Open,
+            gate: Gate::Unknown,
         }
     }
 
@@ -184,7 +184,7 @@ impl Lane {
     /// Deliveries to be claimed, waiting for a place or being called at the most.
     fn window(&self) -> usize {
         match self.gate {
-            Gate::Held { .. } | Gate::Shut(_) => 0,
+            Gate::Unknown | Gate::Held { .. } | Gate::Shut(_) => 0,
             Gate::Probe => 1,
             Gate::Open => {
                 let typical = self.typical_call.as_micros().max(1);
@@ -280,7 +280,11 @@ mod tests {
     fn lane(concurrency: usize) -> Lane {
         let settings = json!({ "concurrency": concurrency });
         let configured = provider::build("acme", "log", settings, Arc::new(SystemClock)).unwrap();
-        Lane::new(configured, 64, 100)
+        let mut lane = Lane::new(configured, 64, 100);
+        assert_eq!(lane.window(), 0, "nothing is known of it");
+        lane.health.control(None);
+        lane.look_at_health(START);
+        lane
     }
 
     fn due(id: &str) -> Due {
@@ -291,7 +295,7 @@ mod tests {
             shard: Shard(0),
             target: None,
             attempts: 0,
-            refused: 0,
+            uncounted: 0,
             due_at: START,
             expires_at: None,
             first_due_at: START,

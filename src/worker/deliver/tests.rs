@@ -1,6 +1,7 @@
 //! What the worker promises, on a real database with a clock that stands still.
 
 mod care;
+mod guard;
 mod moves;
 mod turns;
 mod world;
@@ -11,8 +12,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use self::world::{LEASE, PLACES, Play, Process, Scripted, World, accepted, configured, failed};
-use super::*;
+use super::{health::Change, *};
 use crate::{
+    clock::Clock,
     event::{Decision, Event, FailureClass, SuppressReason, Verdict},
     id::MessageId,
     provider::retry::OnUnknown,
@@ -68,6 +70,7 @@ async fn a_due_delivery_is_called_once_and_recorded_before_and_after() {
 async fn an_attempt_that_rides_with_the_arrival_needs_no_projection() {
     let (world, acme) = (World::new().await, Scripted::new("acme"));
     let mut process = world.process("w-1", true, &[configured(&acme, OnUnknown::Retry)]);
+    process.deliver.settle().await.unwrap();
     process.accept("m-1", json!({})).await;
     assert_eq!(world.kinds("m-1").await, ["push.attempt_started"], "durable before the call");
     assert_eq!(acme.calls(), []);
@@ -80,6 +83,7 @@ async fn an_attempt_that_rides_with_the_arrival_needs_no_projection() {
 async fn what_finds_no_place_goes_through_the_projection() {
     let (world, acme) = (World::new().await, Scripted::new("acme"));
     let mut process = world.process("w-1", true, &[configured(&acme, OnUnknown::Retry)]);
+    process.deliver.settle().await.unwrap();
     for at in 0..PLACES + 2 {
         process.accept(&format!("m-{at}"), json!({})).await;
     }
@@ -161,6 +165,7 @@ async fn what_has_expired_is_not_sent() {
 async fn nothing_is_sent_before_its_time() {
     let (world, acme) = (World::new().await, Scripted::new("acme"));
     let mut process = world.process("w-1", true, &[configured(&acme, OnUnknown::Retry)]);
+    process.deliver.settle().await.unwrap();
     process.accept("m-1", json!({"deliverAt": "2026-11-22T09:01:00Z"})).await;
     world.advance_s(59);
     process.work(&world).await;
@@ -389,8 +394,9 @@ async fn an_outcome_waits_until_the_database_answers_again() {
 #[tokio::test]
 async fn a_soft_stop_makes_the_calls_that_are_claimed_and_claims_nothing_more() {
     let (world, acme) = (World::new().await, Scripted::new("acme"));
-    let Process { ledger, dispatch, deliver, appenders: _appenders } =
+    let Process { ledger, dispatch, mut deliver, appenders: _appenders } =
         world.process("w-1", true, &[configured(&acme, OnUnknown::Retry)]);
+    deliver.settle().await.unwrap();
     let accept = async |id: &str| ledger.accept(vec![world::incoming(id, json!({}))]).await;
     acme.play([Play::Hold(accepted())]);
     accept("m-1").await;
@@ -420,8 +426,9 @@ async fn a_soft_stop_makes_the_calls_that_are_claimed_and_claims_nothing_more() 
 #[tokio::test]
 async fn a_reserved_place_is_waited_for_at_the_stop() {
     let (world, acme) = (World::new().await, Scripted::new("acme"));
-    let Process { dispatch, deliver, appenders: _appenders, .. } =
+    let Process { dispatch, mut deliver, appenders: _appenders, .. } =
         world.process("w-1", true, &[configured(&acme, OnUnknown::Retry)]);
+    deliver.settle().await.unwrap();
     let reserved = dispatch.reserve(["acme"]).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();

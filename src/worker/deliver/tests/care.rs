@@ -313,6 +313,7 @@ async fn no_more_pushes_begin_than_the_rate_allows() {
     let acme = Scripted::new("acme");
     let limits = Limits { rate: Some(Rate { per_s: 1, burst: 3 }), ..no_limits() };
     let mut process = world.process("w-1", true, &[with_limits(&acme, limits)]);
+    process.deliver.settle().await.unwrap();
     for at in 0..9 {
         process.accept(&format!("m-{at}"), json!({})).await;
     }
