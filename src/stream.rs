@@ -114,7 +114,7 @@ pub enum Command {
         from: String,
         /// Why, for people.
         reason: String,
-        /// Who can take it; none: whoever is planned.
+        /// Who can take it.
         able: Able,
     },
     /// Somebody wants it sent at this time, though it waits or has ended. Never what was accepted.
@@ -260,8 +260,14 @@ pub enum Refusal {
     ConflictKnown,
 }
 
-/// Providers that can be given something now: configured, and neither paused nor left alone. None: all.
-pub type Able = Option<Arc<[String]>>;
+/// Which providers can be given something now: are configured, and neither paused nor left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Able {
+    /// Whoever is planned; for those that know nothing of providers.
+    All,
+    /// These.
+    Only(Arc<[String]>),
+}
 
 /// How a delivery may go to the next provider of its route, where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,6 +278,15 @@ pub struct Failover {
     pub after_unknown: bool,
     /// Who can take it.
     pub able: Able,
+}
+
+impl Able {
+    fn has(&self, provider: &String) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(provider),
+        }
+    }
 }
 
 impl Stream {

@@ -122,7 +122,7 @@ fn failed(attempt: u32, decision: Decision) -> Command {
 }
 
 fn failover() -> Failover {
-    Failover { after: BUDGET, after_unknown: true, able: None }
+    Failover { after: BUDGET, after_unknown: true, able: Able::All }
 }
 
 fn retry_at(seconds: u64) -> Decision {
@@ -350,7 +350,12 @@ fn routed() -> Stream {
 }
 
 fn fail_over(from: &str) -> Command {
-    Command::FailOver { delivery_id: id(), from: from.to_owned(), reason: "paused".to_owned(), able: None }
+    Command::FailOver {
+        delivery_id: id(),
+        from: from.to_owned(),
+        reason: "paused".to_owned(),
+        able: Able::All,
+    }
 }
 
 /// The provider of the next attempt.
@@ -408,21 +413,21 @@ fn refused_credentials_send_a_delivery_on_at_once() {
 
 /// Only these can take anything.
 fn able(names: &[&str]) -> Able {
-    Some(names.iter().map(|it| (*it).to_owned()).collect())
+    Able::Only(names.iter().map(|it| (*it).to_owned()).collect())
 }
 
 #[test]
 fn what_a_provider_is_given_up_for_goes_to_the_next_and_what_is_the_pushs_own_fault_ends() {
     use FailureClass::{AuthConfig, InvalidTarget, Permanent, Retry, Unknown};
     for (class, after_unknown, able, expected) in [
-        (Retry, true, None, Some("bravo")),
+        (Retry, true, Able::All, Some("bravo")),
         (Retry, true, able(&["acme", "carol"]), Some("carol")),
         (Retry, true, able(&["acme"]), None),
-        (AuthConfig, true, None, Some("bravo")),
-        (Unknown, true, None, Some("bravo")),
-        (Unknown, false, None, None),
-        (Permanent, true, None, None),
-        (InvalidTarget, true, None, None),
+        (AuthConfig, true, Able::All, Some("bravo")),
+        (Unknown, true, Able::All, Some("bravo")),
+        (Unknown, false, Able::All, None),
+        (Permanent, true, Able::All, None),
+        (InvalidTarget, true, Able::All, None),
     ] {
         let mut stream = routed();
         run(&mut stream, &start_at("w-1"), START).unwrap();

@@ -21,7 +21,7 @@ use crate::{
     },
     id::{DeliveryId, MessageId, Position, Shard, Version},
     message::{ContentHash, Message, Target},
-    stream::{AttemptResult, Claim, Command, Failover, Mark, Receive, Stream, decide},
+    stream::{Able, AttemptResult, Claim, Command, Failover, Mark, Receive, Stream, decide},
 };
 
 const MESSAGES: u8 = 3;
@@ -74,7 +74,7 @@ impl History {
         let decided = |command| decide(&stream, &command, self.now).unwrap_or_default();
         let mark = |mark| decided(Command::Mark { recipient: message.recipient_id.clone(), mark });
         let outcome = |result| {
-            let failover = Failover { after: 3 * STEP, after_unknown: true, able: None };
+            let failover = Failover { after: 3 * STEP, after_unknown: true, able: Able::All };
             decided(Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover })
         };
         let known = stream.origin().is_some();
@@ -97,7 +97,7 @@ impl History {
                 decision,
             }),
             16 => {
-                let failover = Failover { after: 3 * STEP, after_unknown: true, able: None };
+                let failover = Failover { after: 3 * STEP, after_unknown: true, able: Able::All };
                 decided(Command::LoseAttempt { delivery_id, attempt, decision, failover })
             }
             17 => {
@@ -122,7 +122,7 @@ impl History {
                 delivery_id,
                 from: "acme".into(),
                 reason: "paused".into(),
-                able: None,
+                able: Able::All,
             }),
             23 if it.how < 64 => {
                 decided(Command::Suppress { delivery_id, reason: SuppressReason::Superseded })

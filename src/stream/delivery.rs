@@ -83,7 +83,7 @@ impl Delivery {
         if next == 0 && self.provider != self.plan.provider {
             return None;
         }
-        fallbacks.iter().skip(next).find(|it| able.as_ref().is_none_or(|able| able.contains(it)))
+        fallbacks.iter().skip(next).find(|it| able.has(it))
     }
 }
 

@@ -256,7 +256,7 @@ impl Deliver {
     fn able(&self) -> Able {
         let now = self.hands.ledger.now();
         let able = self.lanes.iter().filter(|it| !it.is_shut(it.health.gate(now), now));
-        Some(able.map(|it| it.name().to_owned()).collect())
+        Able::Only(able.map(|it| it.name().to_owned()).collect())
     }
 
     /// How deliveries of this lane may go to the next provider of their routes.
@@ -270,7 +270,7 @@ impl Deliver {
     /// something hints at more.
     fn turn_lane(&mut self, at: usize, turn: Turn, gate: Gate) {
         let now = self.hands.ledger.now();
-        let has_others = || self.able().is_some_and(|it| !it.is_empty());
+        let has_others = || self.able() != Able::Only([].into());
         let fails_over =
             self.lanes[at].is_shut(gate, now) && self.hands.ledger.routing().fails_over() && has_others();
         let lane = &mut self.lanes[at];

@@ -17,7 +17,7 @@ use notification_ledger::{
     },
     routing::Routing,
     store::{Applied, DeliveryFilter, Entry, Slot, Store},
-    stream::{AttemptResult, Claim, Command, Failover, Refusal},
+    stream::{Able, AttemptResult, Claim, Command, Failover, Refusal},
 };
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ pub(crate) async fn start(ledger: &Ledger, message: &str) {
 async fn attempt(ledger: &Ledger, message: &str, attempt: u32, result: AttemptResult) {
     start(ledger, message).await;
     let delivery_id = of(message).1;
-    let failover = Failover { after: Duration::MAX, after_unknown: true, able: None };
+    let failover = Failover { after: Duration::MAX, after_unknown: true, able: Able::All };
     let command = Command::RecordOutcome { delivery_id, attempt, duration_ms: 1, result, failover };
     apply(ledger, message, command).await;
 }

@@ -10,7 +10,7 @@ use crate::{
     id::{DeliveryId, MessageId, Shard},
     ledger::LedgerError,
     store::{Applied, Entry},
-    stream::{AttemptResult, Claim, Command, Failover},
+    stream::{Able, AttemptResult, Claim, Command, Failover},
 };
 
 /// What the provider says to a push.
@@ -69,7 +69,7 @@ async fn attempt(it: &Fixture, id: &str, attempt: u32, said: Said) {
             decision: Decision::GiveUp { policy: "permanent".to_owned() },
         },
     };
-    let failover = Failover { after: Duration::MAX, after_unknown: true, able: None };
+    let failover = Failover { after: Duration::MAX, after_unknown: true, able: Able::All };
     let command = Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover };
     assert!(matches!(apply(it, id, command).await, Applied::Appended { .. }));
     it.clock.advance(Duration::from_secs(1));

@@ -460,7 +460,7 @@ impl Deliver {
                 tracing::warn!(
                     provider,
                     due = count.due,
-                    "deliveries wait for a provider that is not configured here; they are left alone"
+                    "deliveries wait for a provider that is not configured here; put it back, or move them: notification-ledger deliveries replay --provider NAME --waiting --through OTHER"
                 );
             }
         }
