@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -192,6 +193,12 @@ impl Routing {
     #[must_use]
     pub fn fails_over(&self) -> bool {
         self.routes.iter().any(|it| it.providers.len() > 1)
+    }
+
+    /// The providers that a device's target makes sense for.
+    #[must_use]
+    pub fn fitting(&self, device: &Device) -> Arc<[String]> {
+        self.providers.iter().filter(|(_, it)| it.fits(device)).map(|(name, _)| name.clone()).collect()
     }
 
     /// How long a claim on a call to this provider lasts.

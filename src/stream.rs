@@ -11,8 +11,8 @@ mod report;
 use std::{sync::Arc, time::Duration};
 
 use self::delivery::{
-    Delivery, Ending, Phase, Wanted, fail_over, lose, move_to, outcome, overdue, report, reschedule, start,
-    suppress,
+    Delivery, Ending, Phase, Wanted, fail_over, lose, move_to, outcome, overdue, place_of, report,
+    reschedule, start, suppress,
 };
 use crate::{
     clock::Timestamp,
@@ -20,8 +20,8 @@ use crate::{
         Decision, Event, FailureClass, MessageConflicted, MessageReceived, PlannedDelivery, PushPlanned,
         PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
     },
-    id::{DeliveryId, RecipientId},
-    message::{ContentHash, Message},
+    id::{DeliveryId, DeviceId, RecipientId},
+    message::{ContentHash, Message, Target},
 };
 
 pub use report::Report;
@@ -137,12 +137,16 @@ pub enum Command {
         /// Why.
         reason: SuppressReason,
     },
-    /// Its device has another target by now: sends it there instead.
+    /// Its device has another target by now: sends it there instead, or nowhere where nobody can.
     Move {
         /// Which.
         delivery_id: DeliveryId,
-        /// The delivery that takes its place.
-        to: Box<PlannedDelivery>,
+        /// The delivery that would take its place if it were planned now.
+        afresh: Option<Box<PlannedDelivery>>,
+        /// The new target, and the device.
+        to: Box<(Target, DeviceId)>,
+        /// Providers that know this device; what is left of the delivery's own route comes first.
+        fits: Arc<[String]>,
     },
     /// Word from the device.
     Report {
@@ -278,6 +282,8 @@ pub struct Failover {
     pub after_unknown: bool,
     /// Who can take it.
     pub able: Able,
+    /// Who can take it now or later; asked where it would be given up.
+    pub configured: Able,
 }
 
 impl Able {
@@ -420,9 +426,23 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
             let wanted = Wanted { provider: provider.as_ref(), due_at: *due_at, cause: *cause, reason };
             reschedule(delivery, state.cancelled, &wanted)
         }
-        Command::Suppress { delivery_id, reason } => suppress(state.delivery(*delivery_id)?, *reason),
-        Command::Move { delivery_id, to } => {
-            move_to(state.delivery(*delivery_id)?, to, state.delivery(to.delivery_id).ok())
+        Command::Suppress { delivery_id, reason } => match (state.delivery(*delivery_id), &state.origin) {
+            // What stands for deliveries that are not planned yet.
+            (Err(_), Some(origin))
+                if !state.planned
+                    && origin.message.for_push()
+                    && *delivery_id == DeliveryId::new(&origin.message.message_id, "") =>
+            {
+                Ok(vec![Event::PushSuppressed(PushSuppressed { delivery_id: *delivery_id, reason: *reason })])
+            }
+            (delivery, _) => suppress(delivery?, *reason),
+        },
+        Command::Move { delivery_id, afresh, to, fits } => {
+            let delivery = state.delivery(*delivery_id)?;
+            let origin = state.origin.as_ref().ok_or(Refusal::UnknownMessage)?;
+            let new_id = DeliveryId::new(&origin.message.message_id, &to.0.canonical());
+            let place = place_of(delivery, new_id, to, fits).or_else(|| afresh.as_deref().cloned());
+            move_to(delivery, place.as_ref(), state.delivery(new_id).ok(), now)
         }
         Command::Report { delivery_id, kind, detail } => {
             report(state.delivery(*delivery_id)?, *kind, detail.as_ref())

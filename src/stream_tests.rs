@@ -8,6 +8,9 @@ use crate::{
     message::{Channels, Target},
 };
 
+#[path = "stream/handing_on_tests.rs"]
+mod handing_on;
+
 const START: Timestamp = Timestamp::from_micros(1_000_000_000);
 
 fn after(seconds: u64) -> Timestamp {
@@ -122,7 +125,7 @@ fn failed(attempt: u32, decision: Decision) -> Command {
 }
 
 fn failover() -> Failover {
-    Failover { after: BUDGET, after_unknown: true, able: Able::All }
+    Failover { after: BUDGET, after_unknown: true, able: Able::All, configured: Able::All }
 }
 
 fn retry_at(seconds: u64) -> Decision {
@@ -409,92 +412,6 @@ fn refused_credentials_send_a_delivery_on_at_once() {
     let mut alone = received();
     run(&mut alone, &start_at("w-1"), START).unwrap();
     assert_eq!(run(&mut alone, &refused(1), after(1)), Ok(vec!["push.attempt_failed"]));
-}
-
-/// Only these can take anything.
-fn able(names: &[&str]) -> Able {
-    Able::Only(names.iter().map(|it| (*it).to_owned()).collect())
-}
-
-#[test]
-fn what_a_provider_is_given_up_for_goes_to_the_next_and_what_is_the_pushs_own_fault_ends() {
-    use FailureClass::{AuthConfig, InvalidTarget, Permanent, Retry, Unknown};
-    for (class, after_unknown, able, expected) in [
-        (Retry, true, Able::All, Some("bravo")),
-        (Retry, true, able(&["acme", "carol"]), Some("carol")),
-        (Retry, true, able(&["acme"]), None),
-        (AuthConfig, true, Able::All, Some("bravo")),
-        (Unknown, true, Able::All, Some("bravo")),
-        (Unknown, false, Able::All, None),
-        (Permanent, true, Able::All, None),
-        (InvalidTarget, true, Able::All, None),
-    ] {
-        let mut stream = routed();
-        run(&mut stream, &start_at("w-1"), START).unwrap();
-        let failover = Failover { after: BUDGET, after_unknown, able };
-        let (code, status, answer, decision) = ("code".to_owned(), None, None, give_up());
-        let result = AttemptResult::Failed { class, code, status, answer, decision };
-        let command = Command::RecordOutcome {
-            delivery_id: id(),
-            attempt: 1,
-            duration_ms: 5,
-            result,
-            failover: failover.clone(),
-        };
-        let events = run(&mut stream, &command, after(1)).unwrap();
-        let last = if expected.is_some() { "push.rescheduled" } else { "push.exhausted" };
-        assert_eq!(events, ["push.attempt_failed", last], "{class:?} {failover:?}");
-        if let Some(expected) = expected {
-            assert_eq!(next_provider(&stream, after(1)), expected);
-        }
-    }
-}
-
-#[test]
-fn a_lease_that_ran_out_for_the_last_time_sends_it_on_where_twice_is_better_than_never() {
-    for (after_unknown, last) in [(true, "push.rescheduled"), (false, "push.exhausted")] {
-        let mut stream = routed();
-        run(&mut stream, &start_at("w-1"), START).unwrap();
-        let failover = Failover { after_unknown, ..failover() };
-        let lost = Command::LoseAttempt { delivery_id: id(), attempt: 1, decision: give_up(), failover };
-        assert_eq!(run(&mut stream, &lost, after(30)), Ok(vec!["push.attempt_lost", last]));
-    }
-}
-
-#[test]
-fn nobody_is_given_what_he_cannot_take() {
-    let to = |able| Command::FailOver {
-        able,
-        delivery_id: id(),
-        from: "acme".to_owned(),
-        reason: "paused".to_owned(),
-    };
-    assert_eq!(run(&mut routed(), &to(able(&[])), START), Err(Refusal::LostRace));
-    let mut stream = routed();
-    assert_eq!(run(&mut stream, &to(able(&["carol"])), START), Ok(vec!["push.rescheduled"]));
-    assert_eq!(next_provider(&stream, START), "carol");
-}
-
-#[test]
-fn a_delivery_gives_its_place_to_another_and_may_have_it_again() {
-    let other = DeliveryId::new(&MessageId::new("m-1").unwrap(), "token:other");
-    let plan = |delivery_id| PlannedDelivery { delivery_id, ..planned() };
-    let to = |from, to| Command::Move { delivery_id: from, to: Box::new(plan(to)) };
-    let mut stream = received();
-    assert_eq!(run(&mut stream, &to(id(), id()), START), Err(Refusal::LostRace));
-    assert_eq!(run(&mut stream, &to(id(), other), START), Ok(vec!["push.suppressed", "push.planned"]));
-    assert_eq!(run(&mut stream, &start_at("w-1"), START), Err(Refusal::LostRace), "it is not sent");
-    let sooner = Command::Reschedule {
-        delivery_id: id(),
-        provider: None,
-        due_at: START,
-        cause: RescheduleCause::Retry,
-        reason: "now".to_owned(),
-    };
-    assert_eq!(run(&mut stream, &sooner, START), Err(Refusal::LostRace), "nor by hand");
-    assert_eq!(run(&mut stream, &to(other, id()), START), Ok(vec!["push.suppressed", "push.planned"]));
-    assert_eq!(run(&mut stream, &start_at("w-1"), START), Ok(vec!["push.attempt_started"]));
-    assert_eq!(run(&mut stream, &to(id(), other), START), Err(Refusal::LostRace), "under way");
 }
 
 fn again(provider: Option<&str>, seconds: u64) -> Command {

@@ -397,8 +397,8 @@ fn bar(all: u64, output: Output) -> ProgressBar {
 
 fn told(it: &ListedDelivery) -> String {
     let delivery = &it.delivery;
-    let provider = delivery.provider.as_deref().unwrap_or("no provider yet");
-    let target = delivery.target.as_deref().unwrap_or("no target yet");
+    let provider = delivery.provider.as_deref().unwrap_or("not planned");
+    let target = delivery.target.as_deref().unwrap_or("no target");
     let attempts = match delivery.attempts {
         1 => "1 attempt".to_owned(),
         n => format!("{n} attempts"),

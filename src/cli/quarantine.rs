@@ -272,7 +272,7 @@ fn headline(entry: &HeldEntry) -> String {
     format!("{id}  {state}  {code}  {}{times}  from {}", entry.last_at, entry.source)
 }
 
-/// The body as text, without push tokens and with what would confuse a terminal escaped; in hexadecimal digits where it is none.
+/// The body as text, without push tokens and with what would confuse a terminal escaped; not where it is none.
 fn shown(body: &[u8]) -> String {
     let escape = |c: char| {
         let harmless = !c.is_control() || matches!(c, '\n' | '\t');
@@ -280,7 +280,7 @@ fn shown(body: &[u8]) -> String {
     };
     match std::str::from_utf8(body) {
         Ok(text) => hide_tokens(text).chars().map(escape).collect(),
-        Err(_) => format!("(not UTF-8) {}", hex::encode(body)),
+        Err(_) => "(not UTF-8; --body prints it as it is)".to_owned(),
     }
 }
 
@@ -294,13 +294,13 @@ fn entry_json(entry: &HeldEntry) -> Value {
     })
 }
 
-/// As listed, with `body` where it is text, without push tokens, and `bodyHex` where it is not.
+/// As listed, with `body` where it is text, without push tokens; null where it is not.
 fn held_json(held: &Held) -> Value {
     let mut value = entry_json(&held.entry);
     value["beside"] = serde_json::from_str(&held.attributes).unwrap_or_default();
     match std::str::from_utf8(&held.body) {
         Ok(text) => value["body"] = json!(hide_tokens(text)),
-        Err(_) => value["bodyHex"] = json!(hex::encode(&held.body)),
+        Err(_) => value["body"] = json!(null),
     }
     value
 }
@@ -312,6 +312,6 @@ mod tests {
     #[test]
     fn what_would_confuse_a_terminal_is_escaped() {
         assert_eq!(shown("a\tb\n한\u{1b}[2J\r".as_bytes()), "a\tb\n한\\u{1b}[2J\\u{d}");
-        assert_eq!(shown(b"a\xff"), "(not UTF-8) 61ff");
+        assert_eq!(shown(b"a\xff"), "(not UTF-8; --body prints it as it is)");
     }
 }

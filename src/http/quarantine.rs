@@ -163,7 +163,7 @@ pub(super) async fn show(
     let (body, body_hex) = match String::from_utf8(body) {
         Ok(text) if params.whole => (Some(text), None),
         Ok(text) => (Some(hide_tokens(&text)), None),
-        Err(error) => (None, Some(hex::encode(error.as_bytes()))),
+        Err(error) => (None, params.whole.then(|| hex::encode(error.as_bytes()))),
     };
     let attributes = RawValue::from_string(attributes).ok();
     Ok(Json(Whole { input: entry.into(), body, body_hex, attributes }))

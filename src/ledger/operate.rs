@@ -158,7 +158,8 @@ impl Ledger {
         self.operate(shard, message, command, who.metadata(false)).await
     }
 
-    /// Takes care that a delivery that waits is not sent. What is under way is not called back.
+    /// Takes care that a delivery that waits is not sent, or that nothing is planned for a push that waits for
+    /// that. What is under way is not called back.
     pub async fn cancel_delivery(
         &self,
         message: &MessageId,
@@ -167,6 +168,13 @@ impl Ledger {
     ) -> Result<Result<Marked, Denied>, LedgerError> {
         let shard = match self.planned(message, delivery_id).await? {
             Ok((shard, _)) => shard,
+            // What stands for deliveries to come; the log knows whether they have come.
+            Err(Refusal::UnknownDelivery) if delivery_id == DeliveryId::new(message, "") => {
+                match self.store().home_of(message).await? {
+                    Some(shard) => shard,
+                    None => return Ok(Err(Refusal::UnknownMessage.into())),
+                }
+            }
             Err(refusal) => return Ok(Err(refusal.into())),
         };
         let command = Command::Suppress { delivery_id, reason: SuppressReason::Cancelled };
@@ -301,21 +309,22 @@ impl Replaying {
         self.after.as_ref()
     }
 
-    /// The targets of devices that live, of those among these that a provider called dead.
-    async fn living(&self, rows: &[PushDelivery]) -> Result<HashSet<(String, Target)>, LedgerError> {
+    /// Devices that live and their targets, of those among these that a provider called dead.
+    async fn living(&self, rows: &[PushDelivery]) -> Result<Living, LedgerError> {
         let dead = rows.iter().filter(|it| it.device_id.is_some() && is_gone(it));
         let recipients: Vec<_> = dead.filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
         let living = self.ledger.store().living_devices(&recipients.iter().collect::<Vec<_>>()).await?;
-        let targets = living.into_values().flatten();
-        Ok(targets.map(|it| (it.recipient_id.to_string(), it.registration.target)).collect())
+        let mut found = Living::default();
+        for device in living.into_values().flatten() {
+            let recipient = device.recipient_id.to_string();
+            found.devices.insert((recipient.clone(), device.registration.device_id.to_string()));
+            found.targets.insert((recipient, device.registration.target));
+        }
+        Ok(found)
     }
 
     /// Asks for one delivery to be sent again, unless it is plain that nothing would come of it.
-    fn again(
-        &mut self,
-        row: &PushDelivery,
-        living: &HashSet<(String, Target)>,
-    ) -> Result<Option<(Shard, Entry)>, LedgerError> {
+    fn again(&mut self, row: &PushDelivery, living: &Living) -> Result<Option<(Shard, Entry)>, LedgerError> {
         if self.through.is_some() && row.provider == self.through && row.due_at_us.is_some() {
             self.so_far.under_way += 1;
             return Ok(None);
@@ -327,9 +336,9 @@ impl Replaying {
             self.so_far.expired += 1;
             return Ok(None);
         }
-        // A target that is no more takes nothing; whoever knows better names the class.
-        let lives = || target_of(row).is_some_and(|it| living.contains(&(row.recipient_id.clone(), it)));
-        if self.filter.class.is_none() && is_gone(row) && !lives() {
+        // A target that is no more takes nothing. Of devices we know; of others whoever names the class does.
+        let is_asked_for = self.filter.class.is_some() && row.device_id.is_none();
+        if is_gone(row) && !is_asked_for && !living.has(row) {
             self.so_far.unfit += 1;
             return Ok(None);
         }
@@ -359,6 +368,24 @@ impl Replaying {
         };
         let (occurred_at, metadata) = (self.ledger.now(), self.who.metadata(false));
         Ok(Some((Shard(shard), Entry { message_id, command, occurred_at, metadata })))
+    }
+}
+
+/// What lives of what was called dead.
+#[derive(Debug, Default)]
+struct Living {
+    devices: HashSet<(String, String)>,
+    targets: HashSet<(String, Target)>,
+}
+
+impl Living {
+    /// Whether the device lives, be it with another target, or another with its target.
+    fn has(&self, row: &PushDelivery) -> bool {
+        let recipient = || row.recipient_id.clone();
+        let device = row.device_id.clone().map(|it| (recipient(), it));
+        let target = target_of(row).map(|it| (recipient(), it));
+        device.is_some_and(|it| self.devices.contains(&it))
+            || target.is_some_and(|it| self.targets.contains(&it))
     }
 }
 

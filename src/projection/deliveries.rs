@@ -470,8 +470,16 @@ fn plan(rows: &mut Rows, event: &Recorded, deliveries: &[PlannedDelivery]) {
         // One that gave up its place before has it again, with the attempts it had.
         let rest = [Value::text(new.delivery_id.clone())];
         let again = |known: &mut PushDelivery| {
-            let (attempts, uncounted, created_at_us) = (known.attempts, known.uncounted, known.created_at_us);
-            *known = PushDelivery { attempts, uncounted, created_at_us, ..new.clone() };
+            let before = known.clone();
+            *known = PushDelivery {
+                attempts: before.attempts,
+                uncounted: before.uncounted,
+                delivered_at_us: before.delivered_at_us,
+                opened_at_us: before.opened_at_us,
+                dismissed_at_us: before.dismissed_at_us,
+                created_at_us: before.created_at_us,
+                ..new.clone()
+            };
             known.wait_until(delivery.due_at);
         };
         if !rows.change(event.message_id.as_str(), &rest, again) {

@@ -2,8 +2,7 @@
 //!
 //! Part of [`decide`](super::decide): asked under the shard's lock with the delivery's whole history.
 
-use super::{Able, Failover};
-use super::{AttemptResult, Claim, Refusal};
+use super::{Able, AttemptResult, Claim, Failover, Refusal};
 use crate::{
     clock::Timestamp,
     event::{
@@ -11,6 +10,8 @@ use crate::{
         PushAttemptPending, PushAttemptStarted, PushAttemptSucceeded, PushExhausted, PushPlanned,
         PushReceipt, PushRescheduled, PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
     },
+    id::{DeliveryId, DeviceId},
+    message::Target,
 };
 
 #[derive(Debug, Clone)]
@@ -78,12 +79,17 @@ impl Delivery {
 
     /// Who is to take it after its present provider, of those that can.
     pub(super) fn next_provider(&self, able: &Able) -> Option<&String> {
+        self.rest_of_route().iter().find(|it| able.has(it))
+    }
+
+    /// Who comes after its present provider.
+    fn rest_of_route(&self) -> &[String] {
         let fallbacks = &self.plan.fallbacks;
         let next = fallbacks.iter().position(|it| *it == self.provider).map_or(0, |at| at + 1);
         if next == 0 && self.provider != self.plan.provider {
-            return None;
+            return &[];
         }
-        fallbacks.iter().skip(next).find(|it| able.has(it))
+        fallbacks.get(next..).unwrap_or_default()
     }
 }
 
@@ -224,6 +230,9 @@ fn follows(
         FailureClass::Permanent | FailureClass::InvalidTarget => false,
     };
     let next = delivery.next_provider(&failover.able).filter(|_| is_theirs);
+    // Better to wait for one that cannot take it just now than for nobody.
+    let last = || delivery.next_provider(&failover.configured).filter(|_| is_theirs);
+    let next = next.or_else(|| matches!(decision, Decision::GiveUp { .. }).then(last).flatten());
     match (decision, next) {
         (Decision::GiveUp { policy }, Some(next)) => {
             Some(hand_over(delivery, next, format!("{provider} is given up: {policy}"), now))
@@ -324,20 +333,52 @@ pub(super) fn suppress(delivery: &Delivery, reason: SuppressReason) -> Result<Ve
     }
 }
 
-/// A delivery that waits gives its place to another. One that is known already stays as it is, unless it
-/// gave up its own place before.
+/// The delivery to a device's new target, by whoever is left of the old one's route and knows the device.
+pub(super) fn place_of(
+    delivery: &Delivery,
+    delivery_id: DeliveryId,
+    (target, device_id): &(Target, DeviceId),
+    fits: &[String],
+) -> Option<PlannedDelivery> {
+    let mut left = vec![&delivery.provider];
+    let nobody_yet = |it: &&String| **it != delivery.provider;
+    left.extend(delivery.rest_of_route().iter().filter(nobody_yet));
+    let mut left = left.into_iter().filter(|it| fits.contains(it)).cloned();
+    Some(PlannedDelivery {
+        delivery_id,
+        target: target.clone(),
+        device_id: Some(device_id.clone()),
+        provider: left.next()?,
+        fallbacks: left.collect(),
+        ..delivery.plan.clone()
+    })
+}
+
+/// A delivery that waits gives its place to another, or to nobody where there is none. One that is known
+/// already stays as it is, unless it gave up its own place before.
 pub(super) fn move_to(
     delivery: &Delivery,
-    to: &PlannedDelivery,
+    to: Option<&PlannedDelivery>,
     known: Option<&Delivery>,
+    now: Timestamp,
 ) -> Result<Vec<Event>, Refusal> {
-    if !matches!(delivery.phase, Phase::Scheduled { .. }) || to.delivery_id == delivery.plan.delivery_id {
+    let delivery_id = delivery.plan.delivery_id;
+    if !matches!(delivery.phase, Phase::Scheduled { .. }) {
         return Err(Refusal::LostRace);
     }
-    let (delivery_id, reason) = (delivery.plan.delivery_id, SuppressReason::Moved);
-    let mut events = vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })];
+    let suppressed = |reason| Event::PushSuppressed(PushSuppressed { delivery_id, reason });
+    let Some(to) = to else { return Ok(vec![suppressed(SuppressReason::NoTarget)]) };
+    if to.delivery_id == delivery_id {
+        return Err(Refusal::LostRace);
+    }
+    if let Some(end) = overdue(delivery, false, now) {
+        return Ok(vec![end]);
+    }
+    let mut events = vec![suppressed(SuppressReason::Moved)];
     if known.is_none_or(|it| it.phase == Phase::Moved) {
-        events.push(Event::PushPlanned(PushPlanned { deliveries: vec![to.clone()] }));
+        // Its time goes on.
+        let deliveries = vec![PlannedDelivery { due_at: delivery.since, ..to.clone() }];
+        events.push(Event::PushPlanned(PushPlanned { deliveries }));
     }
     Ok(events)
 }

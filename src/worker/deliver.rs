@@ -263,7 +263,8 @@ impl Deliver {
     fn failover(&self, at: usize) -> Failover {
         let policy = &self.lanes[at].configured.policy;
         let after_unknown = policy.on_unknown == OnUnknown::Retry;
-        Failover { after: policy.failover_after, after_unknown, able: self.able() }
+        let configured = Able::Only(self.lanes.iter().map(|it| it.name().to_owned()).collect());
+        Failover { after: policy.failover_after, after_unknown, able: self.able(), configured }
     }
 
     /// Begins the search anew: all of it in every poll interval, and what had come to its end when

@@ -102,7 +102,8 @@ pub(crate) async fn start(ledger: &Ledger, message: &str) {
 async fn attempt(ledger: &Ledger, message: &str, attempt: u32, result: AttemptResult) {
     start(ledger, message).await;
     let delivery_id = of(message).1;
-    let failover = Failover { after: Duration::MAX, after_unknown: true, able: Able::All };
+    let failover =
+        Failover { after: Duration::MAX, after_unknown: true, able: Able::All, configured: Able::All };
     let command = Command::RecordOutcome { delivery_id, attempt, duration_ms: 1, result, failover };
     apply(ledger, message, command).await;
 }

@@ -69,7 +69,8 @@ async fn attempt(it: &Fixture, id: &str, attempt: u32, said: Said) {
             decision: Decision::GiveUp { policy: "permanent".to_owned() },
         },
     };
-    let failover = Failover { after: Duration::MAX, after_unknown: true, able: Able::All };
+    let failover =
+        Failover { after: Duration::MAX, after_unknown: true, able: Able::All, configured: Able::All };
     let command = Command::RecordOutcome { delivery_id, attempt, duration_ms: 7, result, failover };
     assert!(matches!(apply(it, id, command).await, Applied::Appended { .. }));
     it.clock.advance(Duration::from_secs(1));
@@ -198,4 +199,26 @@ async fn a_replay_counts_first_and_takes_up_what_failed_at_the_rate_it_was_told(
     }
     let gone = it.post("/v1/deliveries/replay", r#"{"reason": "x", "provider": "gone"}"#).await;
     assert_eq!(gone.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn a_push_that_waits_for_its_time_can_be_cancelled() {
+    let it = Fixture::new().await;
+    let body = r#"{"messageId":"m-1","notificationType":"PUSH","recipientId":"user-1","title":"News",
+        "deliverAt":"2026-11-23T09:00:00Z"}"#;
+    it.post("/v1/messages", body).await;
+    it.project().await;
+    let listed = it.get("/v1/deliveries?status=unplanned").await.json();
+    let delivery = listed["deliveries"][0]["deliveryId"].as_str().unwrap().to_owned();
+    let path = |verb| format!("/v1/messages/m-1/deliveries/{delivery}/{verb}");
+    let cancel = r#"{"reason": "a slip"}"#;
+    let cancelled = it.post(&path("cancel"), cancel).await;
+    assert_eq!(cancelled.json()["result"], "suppressed", "{cancelled}");
+    it.project().await;
+    let shown = it.get("/v1/messages/m-1").await.json();
+    assert_eq!(
+        (&shown["state"]["push"], &shown["deliveries"][0]["status"]),
+        (&json!("suppressed"), &json!("suppressed"))
+    );
+    assert_eq!(it.post(&path("retry"), cancel).await.status.as_u16(), 404, "nothing was planned");
 }

@@ -94,8 +94,12 @@ async fn attempt(it: &Fixture) {
     let now = it.ledger.now();
     let lease_until = now.plus(std::time::Duration::from_mins(1));
     let result = AttemptResult::Accepted { provider_message_id: Some("p-1".to_owned()), status: Some(202) };
-    let failover =
-        Failover { after: std::time::Duration::from_mins(1), after_unknown: true, able: Able::All };
+    let failover = Failover {
+        after: std::time::Duration::from_mins(1),
+        after_unknown: true,
+        able: Able::All,
+        configured: Able::All,
+    };
     for command in [
         Command::StartAttempt { delivery_id, claim: Claim { worker: "w-1".to_owned(), lease_until } },
         Command::RecordOutcome { delivery_id, attempt: 1, duration_ms: 41, result, failover },

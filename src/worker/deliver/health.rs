@@ -171,6 +171,10 @@ impl Health {
         }
         (self.heard, self.has_decided) = (number, false);
         let pause = control.filter(|it| it.is_pause);
+        if is_news {
+            // What was counted before somebody looked at it says nothing of what comes after.
+            self.forget_targets();
+        }
         self.pause = pause.map(|it| Pause { cause: it.cause, until: it.until });
         // Whoever paused it may not have come to this, and others may have buried on until they heard of it.
         let is_doubted = |it: &&Control| it.cause == PauseCause::InvalidTargets;
@@ -259,6 +263,11 @@ impl Health {
         Change::Broke(wait)
     }
 
+    fn forget_targets(&mut self) {
+        self.invalid = Window::new(GUARD_WINDOW);
+        (self.is_proven, self.suspects) = (false, 0);
+    }
+
     /// Too many devices at once do not die, nor every one of them: more likely it is the wrong app or
     /// environment. Anything but a device may be unknown to it as often as it likes.
     fn doubt(&mut self, outcome: &Outcome, to_device: bool, now: Timestamp) -> Vec<Change> {
@@ -271,7 +280,11 @@ impl Health {
             (_, Some(true)) if to_device => self.suspects += 1,
             _ => {}
         }
-        if !to_device {
+        let is_paused = self.pause.is_some_and(|it| it.cause == PauseCause::InvalidTargets);
+        let tells =
+            invalid.is_some() || matches!(outcome, Outcome::Accepted { .. } | Outcome::Pending { .. });
+        // What was under way when it was paused says the same again.
+        if !to_device || !tells || is_paused {
             return Vec::new();
         }
         self.invalid.count(invalid.is_some(), now);
@@ -282,8 +295,7 @@ impl Health {
         if invalid < GUARD_MIN || !exceeds(invalid, all, self.invalid_share, false) || self.pause.is_some() {
             return Vec::new();
         }
-        self.invalid = Window::new(GUARD_WINDOW);
-        (self.is_proven, self.suspects) = (false, 0);
+        self.forget_targets();
         let cause = PauseCause::InvalidTargets;
         (self.pause, self.has_decided) = (Some(Pause { cause, until: None }), true);
         let reason = format!("it calls {invalid} of {all} targets invalid");

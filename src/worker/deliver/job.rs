@@ -16,7 +16,7 @@ use super::{super::Backoff, lane::Past, receipt};
 use crate::{
     clock::Timestamp,
     device::{Device, Obituary},
-    event::{FailureClass, Metadata, PlannedDelivery, SuppressReason},
+    event::{FailureClass, Metadata, SuppressReason},
     id::{DeliveryId, MessageId, RecipientId, Shard},
     ledger::{
         Ledger, LedgerError,
@@ -216,7 +216,7 @@ impl Hands {
                 return Some(Command::Suppress { delivery_id, reason: SuppressReason::Superseded });
             }
             match moved.remove(&delivery_id) {
-                Some(Some(to)) => return Some(Command::Move { delivery_id, to: Box::new(to) }),
+                Some(Some(command)) => return Some(command),
                 Some(None) => {
                     return Some(Command::Suppress { delivery_id, reason: SuppressReason::NoTarget });
                 }
@@ -229,9 +229,10 @@ impl Hands {
         Done::Did { deed: Deed::Claim(lane), answers }
     }
 
-    /// Which of these were planned for a device whose target is not the recipient's any more, and what takes
-    /// their place: the device's new target, or nothing where it is signed out, dead, or somebody else's.
-    async fn moved(&self, due: &[Due]) -> Result<HashMap<DeliveryId, Option<PlannedDelivery>>, StoreError> {
+    /// Which of these were planned for a device whose target is not the recipient's any more, and what is to
+    /// be done: it goes to the device's new target, or nowhere where the device is signed out, dead, or
+    /// somebody else's.
+    async fn moved(&self, due: &[Due]) -> Result<HashMap<DeliveryId, Option<Command>>, StoreError> {
         let own: Vec<_> = due.iter().filter(|it| it.device_id.is_some()).collect();
         let recipients: Vec<_> =
             own.iter().filter_map(|it| RecipientId::new(&it.recipient_id).ok()).collect();
@@ -249,14 +250,16 @@ impl Hands {
         let ids: Vec<_> = gone.iter().filter(|it| same(it).is_some()).map(|it| &it.message_id).collect();
         let messages =
             if ids.is_empty() { HashMap::new() } else { self.ledger.store().received(&ids).await? };
-        let now = self.ledger.now();
-        let place = |due: &Due| {
+        let (routing, now) = (self.ledger.routing(), self.ledger.now());
+        let command = |due: &Due| {
             let (device, message) = (same(due)?, messages.get(&due.message_id)?);
-            let plan = self.ledger.routing().plan(message, std::slice::from_ref(device), now);
-            let (deliveries, _) = plan.into_parts();
-            deliveries.into_iter().find(|it| it.device_id.is_some())
+            let (afresh, _) = routing.plan(message, std::slice::from_ref(device), now).into_parts();
+            let afresh = afresh.into_iter().find(|it| it.device_id.is_some()).map(Box::new);
+            let to = Box::new((device.registration.target.clone(), device.registration.device_id.clone()));
+            let (delivery_id, fits) = (due.delivery_id, routing.fitting(device));
+            Some(Command::Move { delivery_id, afresh, to, fits })
         };
-        Ok(gone.iter().map(|it| (it.delivery_id, place(it))).collect())
+        Ok(gone.iter().map(|it| (it.delivery_id, command(it))).collect())
     }
 
     /// Ends attempts whose lease has run out.

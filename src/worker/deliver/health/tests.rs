@@ -294,3 +294,36 @@ fn whoever_hears_of_a_disbelieved_provider_takes_back_once_what_it_said() {
     (control.number, control.is_pause) = (4, false);
     assert_eq!((it.control(Some(&control)), it.is_believed()), (None, true));
 }
+
+#[test]
+fn what_was_under_way_in_a_pause_does_not_pause_again_what_was_resumed() {
+    let mut it = health(json!({}));
+    let invalid = failed(FailureClass::InvalidTarget);
+    for _ in 0..20 {
+        it.meet(&invalid, START);
+    }
+    assert!(matches!(it.gate(at(1)), Gate::Shut(_)));
+    for _ in 0..100 {
+        assert_eq!(it.meet(&invalid, at(1)), [], "it was under way");
+    }
+    let word = |number, is_pause, cause| Control {
+        number,
+        provider: "acme".into(),
+        is_pause,
+        cause,
+        actor: "olga".into(),
+        reason: "mended".into(),
+        at: at(2),
+        until: None,
+    };
+    it.control(Some(&word(1, true, PauseCause::InvalidTargets)));
+    it.control(Some(&word(2, false, PauseCause::Operator)));
+    assert_eq!(it.gate(at(3)), Gate::Open);
+    for _ in 0..3 {
+        assert_eq!(it.meet(&accepted(), at(3)), []);
+    }
+    for _ in 0..19 {
+        assert_eq!(it.meet(&invalid, at(4)), [], "counted from its return on");
+    }
+    assert!(!it.meet(&invalid, at(5)).is_empty());
+}

@@ -2,11 +2,19 @@
 
 use serde_json::Value;
 
-use super::{care::device, *};
+use super::{
+    care::{device, routed},
+    *,
+};
 use crate::{
     clock::Clock,
+    event::{Metadata, ReceiptKind},
     id::{DeviceId, RecipientId},
+    ledger::operate::{Replay, Who},
     message::Target,
+    projection::deliveries::DeliveryStatus,
+    store::DeliveryFilter,
+    stream::Report,
 };
 
 fn olga() -> RecipientId {
@@ -60,6 +68,54 @@ async fn a_push_follows_its_device_to_a_new_token_and_back() {
         .unwrap()
         .unwrap();
     assert_eq!(attempts.len(), 2, "both calls stand in the projection");
+}
+
+#[tokio::test]
+async fn what_a_device_told_of_a_push_stays_when_it_comes_back() {
+    let (world, acme, mut process) = setup().await;
+    register(&world, "phone", "t-1").await;
+    acme.play((0..2).map(|_| Play::Answer(failed(FailureClass::Retry))));
+    process.accept("m-1", json!({"recipientId": "olga"})).await;
+    process.work(&world).await;
+    let (message_id, delivery_id) = (MessageId::new("m-1").unwrap(), key("m-1", "t-1").parse().unwrap());
+    let report = Report {
+        message_id: message_id.clone(),
+        delivery_id,
+        kind: ReceiptKind::Opened,
+        at: None,
+        detail: None,
+    };
+    assert!(process.ledger.report(vec![report], &Metadata::default()).await[0].is_ok());
+    for token in ["t-2", "t-1"] {
+        register(&world, "phone", token).await;
+        world.advance_s(60);
+        process.work(&world).await;
+        process.work(&world).await;
+    }
+    let (row, _) = world.store.delivery(&message_id, delivery_id).await.unwrap().unwrap();
+    assert!(row.opened_at_us.is_some() && row.status == DeliveryStatus::Accepted, "{row:?}");
+}
+
+#[tokio::test]
+async fn a_push_that_was_handed_on_stays_there_when_its_device_moves() {
+    let world = World::new().await;
+    let (acme, bravo) = (Scripted::new("acme"), Scripted::new("bravo"));
+    let (providers, routing) = routed(&acme, &bravo);
+    let mut process = world.process_with("w-1", false, &providers, routing);
+    register(&world, "phone", "t-1").await;
+    acme.play([Play::Answer(failed(FailureClass::AuthConfig))]);
+    bravo.play([Play::Answer(failed(FailureClass::Retry))]);
+    process.accept("m-1", json!({"recipientId": "olga"})).await;
+    for _ in 0..2 {
+        process.work(&world).await;
+    }
+    assert_eq!((acme.calls().len(), bravo.calls().len()), (1, 1));
+    register(&world, "phone", "t-2").await;
+    world.advance_s(60);
+    for _ in 0..2 {
+        process.work(&world).await;
+    }
+    assert_eq!((acme.calls().len(), bravo.keys()), (1, vec![key("m-1", "t-1"), key("m-1", "t-2")]));
 }
 
 #[tokio::test]
@@ -130,4 +186,39 @@ async fn what_has_expired_takes_nobodys_place() {
     process.work(&world).await;
     assert_eq!(acme.calls(), [call("m-1", 1)]);
     assert_eq!(world.kinds("m-2").await, ["push.suppressed"]);
+}
+
+#[tokio::test]
+async fn a_replay_leaves_out_devices_that_are_dead_and_takes_up_those_that_live_again() {
+    let (world, acme, mut process) = setup().await;
+    register(&world, "phone", "t-1").await;
+    acme.play([Play::Answer(failed(FailureClass::InvalidTarget))]);
+    process.accept("m-1", json!({"recipientId": "olga"})).await;
+    process.work(&world).await;
+    process.work(&world).await;
+    let replay = async |process: &Process, class| {
+        let replay = Replay {
+            statuses: vec![DeliveryStatus::Failed],
+            filter: DeliveryFilter { class, ..DeliveryFilter::default() },
+            through: None,
+            rate_per_s: None,
+            start_at: None,
+            after: None,
+            is_dry: false,
+        };
+        let who = Who { by: "ops".to_owned(), ingress: "cli", reason: None };
+        let mut replaying = process.ledger.replay(replay, who).unwrap();
+        while replaying.page().await.unwrap() {}
+        (replaying.so_far().rescheduled, replaying.so_far().unfit)
+    };
+    world.advance_s(1);
+    for class in [None, Some(FailureClass::InvalidTarget)] {
+        assert_eq!(replay(&process, class).await, (0, 1), "the device is dead");
+    }
+    register(&world, "phone", "t-2").await;
+    assert_eq!(replay(&process, None).await, (1, 0));
+    for _ in 0..2 {
+        process.work(&world).await;
+    }
+    assert_eq!(acme.keys(), [key("m-1", "t-1"), key("m-1", "t-2")]);
 }
