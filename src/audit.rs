@@ -163,6 +163,7 @@ impl Entry {
             Event::MessageCancelled(_)
             | Event::InboxSeen
             | Event::InboxRead
+            | Event::InboxClicked
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived

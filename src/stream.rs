@@ -54,6 +54,7 @@ struct Item {
     read: bool,
     archived: bool,
     deleted: bool,
+    clicked: bool,
 }
 
 /// What somebody wants to happen to a message.
@@ -190,6 +191,8 @@ pub enum Mark {
     Seen,
     /// It was opened.
     Read,
+    /// It was followed to where it leads.
+    Click,
     /// It counts as new again.
     Unread,
     /// It was put away.
@@ -313,6 +316,9 @@ impl Stream {
             Event::MessageCancelled(_) => self.cancelled = true,
             Event::InboxSeen => self.item.seen = true,
             Event::InboxRead => (self.item.seen, self.item.read) = (true, true),
+            Event::InboxClicked => {
+                (self.item.seen, self.item.read, self.item.clicked) = (true, true, true);
+            }
             Event::InboxUnread => self.item.read = false,
             Event::InboxArchived => self.item.archived = true,
             Event::InboxUnarchived => self.item.archived = false,
@@ -484,13 +490,15 @@ fn mark_item(state: &Stream, recipient: &RecipientId, mark: Mark) -> Result<Vec<
     if origin.message.recipient_id != *recipient {
         return Err(Refusal::UnknownMessage);
     }
-    let Item { seen, read, archived, deleted } = state.item;
+    let Item { seen, read, archived, deleted, clicked } = state.item;
     if !origin.message.for_inbox() || (deleted && mark != Mark::Delete) {
         return Err(Refusal::NotInInbox);
     }
     let (already_so, event) = match mark {
         Mark::Seen => (seen, Event::InboxSeen),
         Mark::Read => (read, Event::InboxRead),
+        // The first click counts, unless the item was made unread since.
+        Mark::Click => (clicked && read, Event::InboxClicked),
         Mark::Unread => (!read, Event::InboxUnread),
         Mark::Archive => (archived, Event::InboxArchived),
         Mark::Unarchive => (!archived, Event::InboxUnarchived),

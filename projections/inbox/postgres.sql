@@ -19,6 +19,8 @@ create table inbox_items_{slot} (
     seen_at_us      bigint,
     read_at_us      bigint,
     archived_at_us  bigint,
+    clicked_at_us   bigint,
+    state           bigint not null,
     last_position   bigint not null,
     primary key (message_id)
 );
@@ -35,4 +37,6 @@ create table inbox_counters_{slot} (
 ) with (fillfactor = 70);
 
 -- indexes
-create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, position desc);
+-- Every list is a merge of ranges of one of these: so many states, newest first.
+create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, state, position desc);
+create index inbox_items_{slot}_category on inbox_items_{slot} (recipient_id, category, state, position desc);

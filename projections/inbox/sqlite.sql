@@ -19,6 +19,8 @@ create table inbox_items_{slot} (
     seen_at_us      integer,
     read_at_us      integer,
     archived_at_us  integer,
+    clicked_at_us   integer,
+    state           integer not null,
     last_position   integer not null,
     primary key (message_id)
 ) strict;
@@ -35,4 +37,6 @@ create table inbox_counters_{slot} (
 ) strict, without rowid;
 
 -- indexes
-create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, position desc);
+-- Every list is a merge of ranges of one of these: so many states, newest first.
+create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, state, position desc);
+create index inbox_items_{slot}_category on inbox_items_{slot} (recipient_id, category, state, position desc);

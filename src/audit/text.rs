@@ -142,6 +142,7 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
         Event::MessageCancelled(it) => ("cancelled", clean(&it.reason)),
         Event::InboxSeen => ("seen", String::new()),
         Event::InboxRead => ("read", String::new()),
+        Event::InboxClicked => ("clicked", String::new()),
         Event::InboxUnread => ("unread", String::new()),
         Event::InboxArchived => ("archived", String::new()),
         Event::InboxUnarchived => ("unarchived", String::new()),

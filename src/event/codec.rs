@@ -54,6 +54,7 @@ impl Event {
             Self::MessageCancelled(_) => "message.cancelled",
             Self::InboxSeen => "inbox.seen",
             Self::InboxRead => "inbox.read",
+            Self::InboxClicked => "inbox.clicked",
             Self::InboxUnread => "inbox.unread",
             Self::InboxArchived => "inbox.archived",
             Self::InboxUnarchived => "inbox.unarchived",
@@ -96,6 +97,7 @@ pub fn encode(event: &Event) -> Result<Encoded, CodecError> {
         Event::MessageErased(it) => json(it),
         Event::InboxSeen
         | Event::InboxRead
+        | Event::InboxClicked
         | Event::InboxUnread
         | Event::InboxArchived
         | Event::InboxUnarchived
@@ -120,6 +122,7 @@ pub fn decode(kind: &str, schema_version: i32, payload: &str) -> Result<Event, C
         "message.cancelled" => parse(payload).map(Event::MessageCancelled),
         "inbox.seen" => Ok(Event::InboxSeen),
         "inbox.read" => Ok(Event::InboxRead),
+        "inbox.clicked" => Ok(Event::InboxClicked),
         "inbox.unread" => Ok(Event::InboxUnread),
         "inbox.archived" => Ok(Event::InboxArchived),
         "inbox.unarchived" => Ok(Event::InboxUnarchived),
@@ -157,8 +160,9 @@ mod tests {
     use super::*;
 
     /// Every type that this release writes.
-    const KINDS: [&str; 20] = [
+    const KINDS: [&str; 21] = [
         "inbox.archived",
+        "inbox.clicked",
         "inbox.deleted",
         "inbox.read",
         "inbox.seen",

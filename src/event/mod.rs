@@ -35,6 +35,8 @@ pub enum Event {
     InboxSeen,
     /// The recipient (or an agent for them) marked it read.
     InboxRead,
+    /// … followed it, which is to have read it.
+    InboxClicked,
     /// … unread again.
     InboxUnread,
     /// … put away.

@@ -2,30 +2,34 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
     App,
     auth::{Caller, InboxRead, InboxWrite},
+    conditional::answer_unless_known,
     extract::{Body, IfPosition, Params, RecipientPath, Segments, bad_request, parsed},
     messages::limit,
     no_answer,
-    problem::{Kind, Problem},
+    problem::{About, Kind, Problem},
 };
 use crate::{
     audit::place,
     clock::Timestamp,
     event::Metadata,
     id::{Cursor, MessageId, Position, RecipientId},
+    ledger::Marked as Applied,
     projection::inbox::InboxItem,
-    store::inbox::{Archived, Counts, InboxFilter, LIST_MAX},
-    stream::Mark,
+    store::inbox::{self, Counts, InboxCounts, InboxFilter, LIST_MAX},
+    stream::{Mark, Refusal},
 };
 
-/// Items marked in one transaction by `read-all`.
-const READ_ALL_PAGE: u64 = 500;
+/// Items marked in one transaction by a verb that names none.
+const MARK_PAGE: u64 = 500;
+/// Items that a verb names at the most.
+const IDS_MAX: usize = 500;
 
 /// What to list of an inbox.
 #[derive(Debug, Deserialize)]
@@ -34,25 +38,43 @@ pub(super) struct ListParams {
     limit: Option<u64>,
     #[serde(default)]
     status: Status,
+    #[serde(default)]
+    archived: Archived,
+    category: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
     #[serde(default, deserialize_with = "parsed")]
     before: Option<Cursor>,
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
 }
 
-/// Which items to list.
+/// How far the recipient has come with an item.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Status {
-    /// Those that were not put away.
+    /// Wherever.
     #[default]
-    Active,
-    /// Those among them that are not read.
-    Unread,
-    /// Those that were put away.
-    Archived,
-    /// Both.
     All,
+    /// It was never shown.
+    Unseen,
+    /// It is not read, shown or not.
+    Unread,
+    /// It is read.
+    Read,
+}
+
+/// What to do with items that were put away.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Archived {
+    /// Leave them out.
+    #[default]
+    Exclude,
+    /// Take them with the others.
+    Include,
+    /// Take nothing else.
+    Only,
 }
 
 /// A part of an inbox.
@@ -62,7 +84,7 @@ pub(super) struct Listed {
     /// Where the next, older ones begin; none at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Cursor>,
-    counts: Tally,
+    counts: Tallies,
 }
 
 /// One message as the app shows it.
@@ -97,6 +119,8 @@ struct Item {
     read_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     archived_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clicked_at: Option<Timestamp>,
 }
 
 /// How many items are in each state, archived ones left out.
@@ -122,21 +146,23 @@ pub(super) async fn list(
     Segments(RecipientPath { recipient }): Segments<RecipientPath>,
     Params(params): Params<ListParams>,
     IfPosition(position): IfPosition,
-) -> Result<Json<Listed>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let limit = limit(params.limit, 50, LIST_MAX)?;
     let before = app.place_of(&recipient, params.before)?;
-    let (archived, unread) = match params.status {
-        Status::Active => (Archived::Without, false),
-        Status::Unread => (Archived::Without, true),
-        Status::Archived => (Archived::Only, false),
-        Status::All => (Archived::With, false),
-    };
     app.wait_for("inbox", params.after.or(position)).await?;
-    let filter = InboxFilter { before, archived, unread, limit };
-    let page = app.ledger.store().inbox(&recipient, filter).await?;
+    let filter = InboxFilter {
+        before,
+        status: params.status.into(),
+        archived: params.archived.into(),
+        category: params.category,
+        since: params.since,
+        until: params.until,
+    };
+    let page = app.ledger.store().inbox(&recipient, &filter, limit).await?;
     let items: Vec<_> = page.items.into_iter().map(Item::from).collect();
     let next = items.last().filter(|_| page.more).map(|it| it.cursor);
-    Ok(Json(Listed { items, next, counts: page.counts.into() }))
+    answer_unless_known(&headers, &Listed { items, next, counts: page.counts.into() })
 }
 
 /// What to wait for before counting.
@@ -154,11 +180,11 @@ pub(super) async fn counts(
     Segments(RecipientPath { recipient }): Segments<RecipientPath>,
     Params(params): Params<CountParams>,
     IfPosition(position): IfPosition,
-) -> Result<Json<Tallies>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     app.wait_for("inbox", params.after.or(position)).await?;
     let counts = app.ledger.store().inbox_counts(&recipient).await?;
-    let categories = counts.by_category.into_iter().map(|(name, it)| (name, it.into())).collect();
-    Ok(Json(Tallies { overall: counts.overall.into(), categories }))
+    answer_unless_known(&headers, &Tallies::from(counts))
 }
 
 /// An item of an inbox, and what was done with it.
@@ -169,12 +195,21 @@ pub(super) struct MarkPath {
     verb: String,
 }
 
+/// An inbox, and what was done with items of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct MarkManyPath {
+    recipient: RecipientId,
+    verb: String,
+}
+
 /// What became of a mark.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Marked {
     message_id: MessageId,
     cursor: Cursor,
+    /// With the mark; null where the inbox did not catch up with it in time.
+    counts: Option<Tallies>,
 }
 
 /// The recipient did something with one item. What is so already appends nothing.
@@ -187,79 +222,172 @@ pub(super) async fn mark(
     let mark = mark_of(&verb)?;
     let marks = vec![(message.clone(), mark)];
     let answers = app.ledger.mark(&recipient, marks, &metadata(&caller)).await;
-    let marked = answers.into_iter().next().unwrap_or_else(|| Err(no_answer()))??;
-    Ok(Json(Marked { message_id: message, cursor: marked.cursor }))
+    let Applied { cursor, .. } = answers.into_iter().next().unwrap_or_else(|| Err(no_answer()))??;
+    let counts = app.counts_with(&recipient, cursor).await?;
+    Ok(Json(Marked { message_id: message, cursor, counts }))
 }
 
 fn mark_of(verb: &str) -> Result<Mark, Problem> {
     Ok(match verb {
         "seen" => Mark::Seen,
         "read" => Mark::Read,
+        "clicked" => Mark::Click,
         "unread" => Mark::Unread,
         "archive" => Mark::Archive,
         "unarchive" => Mark::Unarchive,
         "delete" => Mark::Delete,
         _ => {
-            let remedy = "use seen, read, unread, archive, unarchive or delete";
-            return Err(Problem::new(Kind::UnknownRoute, "there is no such verb for an inbox item", remedy));
+            let remedy = "use seen, read, clicked, unread, archive, unarchive or delete";
+            return Err(Problem::new(Kind::UnknownRoute, "there is no such verb for inbox items", remedy));
         }
     })
 }
 
-/// Up to where everything is read.
+/// Which items: those named, or all that match up to a cursor.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct ReadAll {
-    #[serde(deserialize_with = "parsed")]
+struct Which {
+    message_ids: Option<Vec<MessageId>>,
+    #[serde(default, deserialize_with = "parsed")]
     up_to: Option<Cursor>,
+    #[serde(default)]
+    status: Status,
+    #[serde(default)]
+    archived: Archived,
+    category: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
 }
 
-/// How many items were marked that were not so already.
+/// What became of many marks.
 #[derive(Debug, Serialize)]
-pub(super) struct AllRead {
+pub(super) struct MarkedMany {
+    /// Items that were not so already.
     marked: usize,
-    cursor: Cursor,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Cursor>,
+    /// With the marks; null where the inbox did not catch up with them in time.
+    counts: Option<Tallies>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    results: Vec<OneOfMany>,
 }
 
-/// Marks everything as read that the recipient can have seen: not put away, and not newer than the
-/// cursor, so that what arrives meanwhile stays unread.
-pub(super) async fn read_all(
+/// What became of one of those named.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OneOfMany {
+    message_id: MessageId,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Cursor>,
+}
+
+/// The recipient did the same with many items.
+pub(super) async fn mark_many(
     caller: Caller<InboxWrite>,
     State(app): State<Arc<App>>,
-    Segments(RecipientPath { recipient }): Segments<RecipientPath>,
+    Segments(path): Segments<MarkManyPath>,
     Body(body): Body,
-) -> Result<Json<AllRead>, Problem> {
-    let body: Result<ReadAll, _> = serde_json::from_slice(&body);
-    let remedy = "send {\"upTo\": \"0-42\"} with the cursor of the newest item that was shown";
-    let read = body.map_err(|error| bad_request(format!("the body cannot be read: {error}"), remedy))?;
-    let upto = app.place_of(&recipient, read.up_to)?;
-    let (Some(cursor), Some(mut upto)) = (read.up_to, upto) else {
-        return Err(bad_request("upTo is missing", remedy));
-    };
-    app.wait_for("inbox", Some(cursor)).await?;
+) -> Result<Json<MarkedMany>, Problem> {
+    let MarkManyPath { recipient, verb } = path;
+    let mark = mark_of(&verb)?;
+    let remedy = "send {\"messageIds\": [\"m-1\"]}, or {\"upTo\": \"0-42\"} with the cursor of the newest item \
+                  that was shown";
+    let which: Result<Which, _> = serde_json::from_slice(&body);
+    let which = which.map_err(|error| bad_request(format!("the body cannot be read: {error}"), remedy))?;
     let metadata = metadata(&caller);
-    let mut answer = AllRead { marked: 0, cursor };
-    loop {
-        let page = app.ledger.store().unread_upto(&recipient, upto, READ_ALL_PAGE).await?;
-        let full = page.len() as u64 == READ_ALL_PAGE;
-        let Some(&(_, oldest)) = page.last() else { return Ok(Json(answer)) };
-        let marks = page.into_iter().map(|(message, _)| (message, Mark::Read)).collect();
-        for marked in app.ledger.mark(&recipient, marks, &metadata).await {
-            // One that was removed meanwhile needs no mark.
-            if let Ok(marked) = marked? {
-                answer.marked += usize::from(marked.is_new);
-                answer.cursor.position = answer.cursor.position.max(marked.cursor.position);
-            }
+    let mut answer = match (&which.message_ids, which.up_to) {
+        (Some(ids), None) if ids.len() > IDS_MAX => {
+            let detail = format!("the request names {} items, more than {IDS_MAX}", ids.len());
+            let about = About { code: Some("too_large"), ..About::default() };
+            return Err(Problem::new(Kind::TooLarge, detail, "name them in several requests").about(about));
         }
-        if !full {
-            return Ok(Json(answer));
-        }
-        // The projection need not have caught up: the next page lies below this one.
-        upto = Position(oldest.0 - 1);
+        (Some(ids), None) => app.mark_named(&recipient, mark, ids, &metadata).await?,
+        (None, Some(up_to)) => app.mark_up_to(&recipient, mark, up_to, which, &metadata).await?,
+        (Some(_), Some(_)) => return Err(bad_request("both messageIds and upTo are given", remedy)),
+        (None, None) => return Err(bad_request("neither messageIds nor upTo is given", remedy)),
+    };
+    if let Some(cursor) = answer.cursor {
+        answer.counts = app.counts_with(&recipient, cursor).await?;
     }
+    Ok(Json(answer))
 }
 
 impl App {
+    async fn mark_named(
+        &self,
+        recipient: &RecipientId,
+        mark: Mark,
+        ids: &[MessageId],
+        metadata: &Metadata,
+    ) -> Result<MarkedMany, Problem> {
+        let marks = ids.iter().map(|it| (it.clone(), mark)).collect();
+        let answers = self.ledger.mark(recipient, marks, metadata).await;
+        let mut many = MarkedMany { marked: 0, cursor: None, counts: None, results: Vec::new() };
+        for (message_id, answer) in ids.iter().cloned().zip(answers) {
+            let (result, cursor) = match answer? {
+                Ok(it) => (if it.is_new { "marked" } else { "already" }, Some(it.cursor)),
+                Err(Refusal::NotInInbox) => ("not-in-inbox", None),
+                Err(_) => ("unknown", None),
+            };
+            many.marked += usize::from(result == "marked");
+            many.reach(cursor);
+            many.results.push(OneOfMany { message_id, result, cursor });
+        }
+        Ok(many)
+    }
+
+    /// Marks what matches and is not newer than the cursor, so that what arrives meanwhile stays as it is.
+    async fn mark_up_to(
+        &self,
+        recipient: &RecipientId,
+        mark: Mark,
+        up_to: Cursor,
+        which: Which,
+        metadata: &Metadata,
+    ) -> Result<MarkedMany, Problem> {
+        let place = self.place_of(recipient, Some(up_to))?.unwrap_or(up_to.position);
+        self.wait_for("inbox", Some(up_to)).await?;
+        let mut filter = narrowed(
+            mark,
+            InboxFilter {
+                before: Some(Position(place.0.saturating_add(1))),
+                status: which.status.into(),
+                archived: which.archived.into(),
+                category: which.category,
+                since: which.since,
+                until: which.until,
+            },
+        );
+        let mut many = MarkedMany { marked: 0, cursor: Some(up_to), counts: None, results: Vec::new() };
+        loop {
+            let page = self.ledger.store().inbox_ids(recipient, &filter, MARK_PAGE).await?;
+            let full = page.len() as u64 == MARK_PAGE;
+            let Some(&(_, oldest)) = page.last() else { return Ok(many) };
+            let marks = page.into_iter().map(|(message, _)| (message, mark)).collect();
+            for marked in self.ledger.mark(recipient, marks, metadata).await {
+                // One that was removed meanwhile needs no mark.
+                if let Ok(marked) = marked? {
+                    many.marked += usize::from(marked.is_new);
+                    many.reach(Some(marked.cursor));
+                }
+            }
+            if !full {
+                return Ok(many);
+            }
+            // The projection need not have caught up: the next page lies below this one.
+            filter.before = Some(oldest);
+        }
+    }
+
+    /// The counts with what stands at the cursor; none where the inbox does not catch up with it in time.
+    async fn counts_with(&self, recipient: &RecipientId, cursor: Cursor) -> Result<Option<Tallies>, Problem> {
+        if !self.ledger.wait_for("inbox", cursor, self.settings.wait_for_projection).await? {
+            return Ok(None);
+        }
+        Ok(Some(self.ledger.store().inbox_counts(recipient).await?.into()))
+    }
+
     /// The position of a cursor into a recipient's list, which lies in the recipient's shard.
     pub(super) fn place_of(
         &self,
@@ -272,6 +400,31 @@ impl App {
             return Err(bad_request(detail, "send the cursor of an item, or the next of an answer"));
         }
         Ok(Some(cursor.position))
+    }
+}
+
+impl MarkedMany {
+    /// All of it stands in the recipient's shard: the last place is the one to wait for.
+    fn reach(&mut self, cursor: Option<Cursor>) {
+        let is_later = |it: &Cursor| self.cursor.is_none_or(|last| last.position < it.position);
+        if let Some(cursor) = cursor.filter(is_later) {
+            self.cursor = Some(cursor);
+        }
+    }
+}
+
+/// Without those that are so already, as far as a list can tell.
+fn narrowed(mark: Mark, filter: InboxFilter) -> InboxFilter {
+    use inbox::{Archived, Status};
+    match (mark, filter.status, filter.archived) {
+        (Mark::Seen, Status::All | Status::Unread, _) => InboxFilter { status: Status::Unseen, ..filter },
+        (Mark::Read, Status::All, _) => InboxFilter { status: Status::Unread, ..filter },
+        (Mark::Unread, Status::All, _) => InboxFilter { status: Status::Read, ..filter },
+        (Mark::Archive, _, Archived::Include) => InboxFilter { archived: Archived::Exclude, ..filter },
+        (Mark::Unarchive, _, Archived::Exclude | Archived::Include) => {
+            InboxFilter { archived: Archived::Only, ..filter }
+        }
+        _ => filter,
     }
 }
 
@@ -302,7 +455,36 @@ impl From<InboxItem> for Item {
             seen_at: row.seen_at_us,
             read_at: row.read_at_us,
             archived_at: row.archived_at_us,
+            clicked_at: row.clicked_at_us,
         }
+    }
+}
+
+impl From<Status> for inbox::Status {
+    fn from(it: Status) -> Self {
+        match it {
+            Status::All => Self::All,
+            Status::Unseen => Self::Unseen,
+            Status::Unread => Self::Unread,
+            Status::Read => Self::Read,
+        }
+    }
+}
+
+impl From<Archived> for inbox::Archived {
+    fn from(it: Archived) -> Self {
+        match it {
+            Archived::Exclude => Self::Exclude,
+            Archived::Include => Self::Include,
+            Archived::Only => Self::Only,
+        }
+    }
+}
+
+impl From<InboxCounts> for Tallies {
+    fn from(counts: InboxCounts) -> Self {
+        let categories = counts.by_category.into_iter().map(|(name, it)| (name, it.into())).collect();
+        Self { overall: counts.overall.into(), categories }
     }
 }
 

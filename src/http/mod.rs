@@ -5,6 +5,7 @@
 //! Every answer that says no is a [`problem::Problem`].
 
 pub mod auth;
+mod conditional;
 mod deliveries;
 mod devices;
 mod extract;
@@ -72,7 +73,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/recipients/{recipient}/messages", get(messages::list))
         .route("/v1/recipients/{recipient}/inbox", get(inbox::list))
         .route("/v1/recipients/{recipient}/inbox/counts", get(inbox::counts))
-        .route("/v1/recipients/{recipient}/inbox/read-all", post(inbox::read_all))
+        .route("/v1/recipients/{recipient}/inbox/{verb}", post(inbox::mark_many))
         .route("/v1/recipients/{recipient}/inbox/{message}/{verb}", post(inbox::mark))
         .route("/v1/recipients/{recipient}/devices", get(devices::list))
         .route(

@@ -224,6 +224,7 @@ impl Projection for Deliveries {
             | Event::MessageCancelled(_)
             | Event::InboxSeen
             | Event::InboxRead
+            | Event::InboxClicked
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived
@@ -281,6 +282,7 @@ impl Projection for Deliveries {
             | Event::MessageCancelled(_)
             | Event::InboxSeen
             | Event::InboxRead
+            | Event::InboxClicked
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived

@@ -89,6 +89,7 @@ impl History {
             5 => mark(Mark::Unread),
             6 => mark(Mark::Archive),
             7 => mark(Mark::Unarchive),
+            8 if it.how < 64 => mark(Mark::Click),
             8 => mark(Mark::Delete),
             9 => decided(Command::Plan { deliveries: self.plan(id), is_nowhere: false }),
             10..13 => decided(Command::StartAttempt { delivery_id, claim: self.claim() }),
@@ -350,7 +351,7 @@ fn histories_hold_every_type_of_event_and_every_status() {
             *statuses.entry(it.status.as_str()).or_default() += 1;
         }
     }
-    assert_eq!(kinds.len(), 20, "{kinds:?}");
+    assert_eq!(kinds.len(), 21, "{kinds:?}");
     assert_eq!(statuses.len(), DeliveryStatus::ALL.len(), "{statuses:?}");
 }
 

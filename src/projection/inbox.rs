@@ -50,6 +50,10 @@ crate::rows! {
         read_at_us: Option<Timestamp>,
         /// When it was put away, unless it was brought back.
         archived_at_us: Option<Timestamp>,
+        /// When it was first followed to where it leads.
+        clicked_at_us: Option<Timestamp>,
+        /// Where it belongs in lists: 0 unseen, 1 unread, 2 read; 3, 4 and 5 the same, put away.
+        state: i64,
         /// The last event that changed this row.
         last_position: i64,
     }
@@ -73,6 +77,30 @@ crate::rows! {
     }
 }
 
+/// How far a recipient has come with an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemState {
+    /// It was never shown.
+    Unseen,
+    /// It was shown, and is not read.
+    Unread,
+    /// It is read.
+    Read,
+}
+
+impl ItemState {
+    /// As it stands in the column `state`.
+    #[must_use]
+    pub const fn number(self, is_archived: bool) -> i64 {
+        let number = match self {
+            Self::Unseen => 0,
+            Self::Unread => 1,
+            Self::Read => 2,
+        };
+        if is_archived { number + 3 } else { number }
+    }
+}
+
 /// The inbox projection.
 #[derive(Debug, Clone, Copy)]
 pub struct Inbox;
@@ -83,7 +111,7 @@ impl Projection for Inbox {
     }
 
     fn version(&self) -> i32 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [&'static Table] {
@@ -107,6 +135,7 @@ impl Projection for Inbox {
             }
             Event::InboxSeen
             | Event::InboxRead
+            | Event::InboxClicked
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived
@@ -143,6 +172,11 @@ impl Projection for Inbox {
             Event::InboxRead => mark(rows, event, |item| {
                 item.see(at);
                 item.read_at_us = Some(at);
+            }),
+            Event::InboxClicked => mark(rows, event, |item| {
+                item.see(at);
+                item.read_at_us.get_or_insert(at);
+                item.clicked_at_us.get_or_insert(at);
             }),
             Event::InboxUnread => mark(rows, event, |item| item.read_at_us = None),
             Event::InboxArchived => mark(rows, event, |item| item.archived_at_us = Some(at)),
@@ -192,7 +226,18 @@ impl InboxItem {
             seen_at_us: None,
             read_at_us: None,
             archived_at_us: None,
+            clicked_at_us: None,
+            state: ItemState::Unseen.number(false),
             last_position: event.position.0,
+        }
+    }
+
+    /// How far its recipient has come with it.
+    const fn state(&self) -> ItemState {
+        match (self.read_at_us, self.seen_at_us) {
+            (Some(_), _) => ItemState::Read,
+            (None, Some(_)) => ItemState::Unread,
+            (None, None) => ItemState::Unseen,
         }
     }
 
@@ -239,6 +284,7 @@ fn mark(rows: &mut Rows, event: &Recorded, change: impl FnOnce(&mut InboxItem)) 
     rows.change(event.message_id.as_str(), &[], |item: &mut InboxItem| {
         let before = Weight::of(item);
         change(item);
+        item.state = item.state().number(item.archived_at_us.is_some());
         item.last_position = event.position.0;
         let difference = Weight::of(item).minus(before);
         if difference != Weight::default() {

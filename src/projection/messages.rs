@@ -217,6 +217,10 @@ impl MessageRow {
                 self.seen_at_us.get_or_insert(at);
                 self.read_at_us = Some(at);
             }
+            Event::InboxClicked => {
+                self.seen_at_us.get_or_insert(at);
+                self.read_at_us.get_or_insert(at);
+            }
             Event::InboxUnread => self.read_at_us = None,
             Event::InboxArchived => self.archived_at_us = Some(at),
             Event::InboxUnarchived => self.archived_at_us = None,

@@ -3,42 +3,64 @@
 //! Every query names one recipient and is bounded, so its cost does not grow with the ledger. All of
 //! them read through the views, that is, from whichever slot is live.
 
-use sea_query::{Alias, Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement};
-use sqlx::FromRow;
+use sea_query::{Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement, UnionType};
+use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{Store, StoreError, typed::Typed};
 use crate::{
+    clock::Timestamp,
     id::{MessageId, Position, RecipientId},
     projection::{
         Row,
-        inbox::{InboxCounter, InboxItem},
+        inbox::{InboxCounter, InboxItem, ItemState},
     },
 };
 
 /// Items of one list at the most.
 pub const LIST_MAX: u64 = 100;
+/// More than any item has; for whoever begins with the newest.
+const NEWEST: Position = Position(i64::MAX);
 
-/// Which items of an inbox to list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which items of an inbox; all that is given has to be so.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InboxFilter {
     /// Older than the item at this position.
     pub before: Option<Position>,
+    /// How far the recipient has come with them.
+    pub status: Status,
     /// Those that were put away.
     pub archived: Archived,
-    /// Only those that are not read.
-    pub unread: bool,
-    /// How many, 1 to [`LIST_MAX`].
-    pub limit: u64,
+    /// Of this category.
+    pub category: Option<String>,
+    /// Received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Received before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// How far a recipient has come with items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Status {
+    /// Wherever.
+    #[default]
+    All,
+    /// They were never shown.
+    Unseen,
+    /// They are not read, shown or not.
+    Unread,
+    /// They are read.
+    Read,
 }
 
 /// What to do with items that were put away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Archived {
     /// Leave them out.
-    Without,
-    /// List them among the others.
-    With,
-    /// List nothing else.
+    #[default]
+    Exclude,
+    /// Take them with the others.
+    Include,
+    /// Take nothing else.
     Only,
 }
 
@@ -50,7 +72,7 @@ pub struct InboxPage {
     /// Whether older ones follow.
     pub more: bool,
     /// Of the whole inbox, archived items left out.
-    pub counts: Counts,
+    pub counts: InboxCounts,
 }
 
 /// How many items are in each state.
@@ -74,18 +96,32 @@ pub struct InboxCounts {
 }
 
 impl Store {
-    /// A part of an inbox, newest first, with the counts of the same moment, in one statement.
+    /// A part of an inbox, newest first and at most [`LIST_MAX`], with the counts of the same moment, in one
+    /// statement.
     ///
-    /// The items ride on `inbox_items_recipient` (recipient, position descending), the counts on the
-    /// primary key of `inbox_counters`. Filters look at the items of this one recipient only.
-    pub async fn inbox(&self, recipient: &RecipientId, filter: InboxFilter) -> Result<InboxPage, StoreError> {
-        let limit = filter.limit.clamp(1, LIST_MAX);
-        let rows: Vec<Typed<InboxItem>> = self.db().all(&page(recipient, filter, limit + 1)).await?;
-        let counts = rows.first().map(|row| Counts::read(&row.numbers)).unwrap_or_default();
-        let mut items: Vec<_> = rows.into_iter().filter_map(|it| it.row).collect();
+    /// The items are ranges of `inbox_items_recipient` (recipient, state, newest first), or with a category of
+    /// `inbox_items_category`, one for each state that is asked for; the counts are a range of the primary key of
+    /// `inbox_counters`. Times look at what lies in these ranges.
+    pub async fn inbox(
+        &self,
+        recipient: &RecipientId,
+        filter: &InboxFilter,
+        limit: u64,
+    ) -> Result<InboxPage, StoreError> {
+        let limit = limit.clamp(1, LIST_MAX);
+        let rows: Vec<PageRow> = self.db().all(&page(recipient, filter, limit + 1)).await?;
+        let (mut items, mut counts) = (Vec::new(), InboxCounts::default());
+        for row in rows {
+            match row {
+                PageRow::Item(item) => items.push(*item),
+                PageRow::Counter(category, these) => counts.take(category, these),
+            }
+        }
+        items.sort_unstable_by_key(|it| std::cmp::Reverse(it.position));
         let keep = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = items.len() > keep;
         items.truncate(keep);
+        counts.by_category.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(InboxPage { items, more, counts })
     }
 
@@ -101,41 +137,31 @@ impl Store {
         let mut counts = InboxCounts::default();
         for row in rows.into_iter().filter_map(|it| it.row) {
             let these = Counts { unseen: row.unseen, unread: row.unread, total: row.total };
-            if row.category.is_empty() {
-                counts.overall = these;
-            } else {
-                counts.by_category.push((row.category, these));
-            }
+            counts.take(row.category, these);
         }
         Ok(counts)
     }
 
-    /// Messages that are unread and not put away, from `upto` backwards, newest first; at most `limit`.
-    ///
-    /// Rides on `inbox_items_recipient` (recipient, position descending).
-    pub async fn unread_upto(
+    /// The ids and places of items, newest first, at most `limit`. The same ranges as of [`Store::inbox`].
+    pub async fn inbox_ids(
         &self,
         recipient: &RecipientId,
-        upto: Position,
+        filter: &InboxFilter,
         limit: u64,
     ) -> Result<Vec<(MessageId, Position)>, StoreError> {
         #[derive(FromRow)]
-        struct Unread {
+        struct Found {
             message_id: String,
             position: i64,
         }
         let statement = Query::select()
             .columns(["message_id", "position"])
-            .from("inbox_items")
-            .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
-            .and_where(Expr::col("position").lte(upto.0))
-            .and_where(Expr::col("read_at_us").is_null())
-            .and_where(Expr::col("archived_at_us").is_null())
+            .from_subquery(items(recipient, filter, limit, &["message_id", "position"]), "found")
             .order_by("position", Order::Desc)
             .limit(limit)
             .to_owned();
-        let rows: Vec<Unread> = self.db().all(&statement).await?;
-        let read = |row: Unread| {
+        let rows: Vec<Found> = self.db().all(&statement).await?;
+        let read = |row: Found| {
             let id = MessageId::new(&row.message_id)
                 .map_err(|error| StoreError::Corrupt(format!("inbox_items.message_id {error}")))?;
             Ok((id, Position(row.position)))
@@ -144,49 +170,167 @@ impl Store {
     }
 }
 
-impl Counts {
-    /// In the order in which [`page`] selects them; all zero where there is no counter yet.
-    fn read(numbers: &[Option<i64>]) -> Self {
-        let number = |at: usize| numbers.get(at).copied().flatten().unwrap_or(0);
-        Self { unseen: number(0), unread: number(1), total: number(2) }
+impl InboxFilter {
+    /// The values of the column `state` that are asked for.
+    fn states(&self) -> Vec<i64> {
+        let states: &[ItemState] = match self.status {
+            Status::All => &[ItemState::Unseen, ItemState::Unread, ItemState::Read],
+            Status::Unseen => &[ItemState::Unseen],
+            Status::Unread => &[ItemState::Unseen, ItemState::Unread],
+            Status::Read => &[ItemState::Read],
+        };
+        let archived: &[bool] = match self.archived {
+            Archived::Exclude => &[false],
+            Archived::Include => &[false, true],
+            Archived::Only => &[true],
+        };
+        archived.iter().flat_map(|&archived| states.iter().map(move |it| it.number(archived))).collect()
     }
 }
 
-/// The items beside the counts: one row at least, with an empty item where there is none.
-fn page(recipient: &RecipientId, filter: InboxFilter, limit: u64) -> SelectStatement {
+impl InboxCounts {
+    fn take(&mut self, category: String, counts: Counts) {
+        if category.is_empty() {
+            self.overall = counts;
+        } else {
+            self.by_category.push((category, counts));
+        }
+    }
+}
+
+/// A row of [`page`].
+enum PageRow {
+    Item(Box<InboxItem>),
+    Counter(String, Counts),
+}
+
+macro_rules! page_row {
+    ($($driver:ty),*) => {$(
+        impl FromRow<'_, $driver> for PageRow {
+            fn from_row(row: &$driver) -> Result<Self, sqlx::Error> {
+                let typed = Typed::<InboxItem>::read(|at| row.try_get(at), |at| row.try_get(at))?;
+                Ok(match typed.row {
+                    Some(item) => Self::Item(Box::new(item)),
+                    None => Self::Counter(
+                        row.try_get("counter")?,
+                        Counts {
+                            unseen: row.try_get("unseen")?,
+                            unread: row.try_get("unread")?,
+                            total: row.try_get("total")?,
+                        },
+                    ),
+                })
+            }
+        }
+    )*};
+}
+page_row!(SqliteRow, PgRow, MySqlRow);
+
+/// The counters, and the items below them. Each half has the other's columns empty: of no row at all, so that
+/// every database knows their types.
+fn page(recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
+    let names: Vec<_> = InboxItem::TABLE.columns.iter().map(|it| it.name).collect();
+    let none = |table: &'static str, columns: &[&'static str]| {
+        Query::select().columns(columns.iter().copied()).from(table).limit(0).to_owned()
+    };
+    let half = || {
+        let mut half = Query::select();
+        half.columns(names.iter().map(|it| ("i", *it).into_column_ref()))
+            .columns([("c", "unseen"), ("c", "unread"), ("c", "total")])
+            .expr_as(Expr::col(("c", "category")), "counter");
+        half
+    };
     let always = || Expr::cust("1 = 1");
-    let one = Query::select().expr_as(Expr::cust("1"), Alias::new("one")).to_owned();
-    let columns = InboxItem::TABLE.columns.iter().map(|it| ("i", it.name).into_column_ref());
-    let counter =
-        Expr::col(("c", "recipient_id")).eq(recipient.as_str()).and(Expr::col(("c", "category")).eq(""));
-    Query::select()
-        .columns(columns)
-        .columns([("c", "unseen"), ("c", "unread"), ("c", "total")])
-        .from_subquery(one, "o")
-        .join_as(JoinType::LeftJoin, "inbox_counters", "c", counter)
-        .join_subquery(JoinType::LeftJoin, items(recipient, filter, limit), "i", always())
-        .order_by(("i", "position"), Order::Desc)
+    let counters = Query::select()
+        .columns(["category", "unseen", "unread", "total"])
+        .from("inbox_counters")
+        .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
+        .to_owned();
+    let below = half()
+        .from_subquery(items(recipient, filter, limit, &names), "i")
+        .join_subquery(
+            JoinType::LeftJoin,
+            none("inbox_counters", &["category", "unseen", "unread", "total"]),
+            "c",
+            always(),
+        )
+        .to_owned();
+    half()
+        .from_subquery(counters, "c")
+        .join_subquery(JoinType::LeftJoin, none("inbox_items", &names), "i", always())
+        .union(UnionType::All, below)
         .to_owned()
 }
 
-fn items(recipient: &RecipientId, filter: InboxFilter, limit: u64) -> SelectStatement {
-    let mut statement = Query::select();
-    statement
-        .columns(InboxItem::TABLE.columns.iter().map(|it| it.name))
-        .from("inbox_items")
-        .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
-        .order_by("position", Order::Desc)
-        .limit(limit);
-    if let Some(before) = filter.before {
-        statement.and_where(Expr::col("position").lt(before.0));
+/// So many items of each state that is asked for: a range of an index each.
+fn items(
+    recipient: &RecipientId,
+    filter: &InboxFilter,
+    limit: u64,
+    columns: &[&'static str],
+) -> SelectStatement {
+    let of_state = |state: i64| {
+        let mut statement = Query::select();
+        statement
+            .columns(columns.iter().copied())
+            .from("inbox_items")
+            .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
+            .and_where(Expr::col("state").eq(state))
+            .and_where(Expr::col("position").lt(filter.before.unwrap_or(NEWEST).0))
+            .order_by("position", Order::Desc)
+            .limit(limit);
+        if let Some(category) = &filter.category {
+            statement.and_where(Expr::col("category").eq(category.as_str()));
+        }
+        if let Some(since) = filter.since {
+            statement.and_where(Expr::col("received_at_us").gte(since.as_micros()));
+        }
+        if let Some(until) = filter.until {
+            statement.and_where(Expr::col("received_at_us").lt(until.as_micros()));
+        }
+        Query::select().columns(columns.iter().copied()).from_subquery(statement.take(), "s").to_owned()
+    };
+    let mut ranges = filter.states().into_iter().map(of_state);
+    let first = ranges.next().unwrap_or_default();
+    ranges.fold(first, |mut all, range| all.union(UnionType::All, range).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_query::SqliteQueryBuilder;
+
+    use super::*;
+
+    /// Every list is a merge of ranges of one index and the primary key of the counters; nothing is read whole.
+    #[tokio::test]
+    async fn every_list_rides_on_its_index() {
+        let pool = sqlx::SqlitePool::connect("sqlite::memory:").await.unwrap();
+        let ddl = include_str!("../../projections/inbox/sqlite.sql").replace("{slot}", "a");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&pool).await.unwrap();
+        let recipient = RecipientId::new("user-1").unwrap();
+        for status in [Status::All, Status::Unseen, Status::Unread, Status::Read] {
+            for archived in [Archived::Exclude, Archived::Include, Archived::Only] {
+                for category in [None, Some("pass".to_owned())] {
+                    let index = match category {
+                        None => "inbox_items_a_recipient (recipient_id=? AND state=? AND position<?)",
+                        Some(_) => {
+                            "inbox_items_a_category (recipient_id=? AND category=? AND state=? AND position<?)"
+                        }
+                    };
+                    let filter = InboxFilter { status, archived, category, ..InboxFilter::default() };
+                    let sql = page(&recipient, &filter, 11).to_string(SqliteQueryBuilder);
+                    let sql = sql
+                        .replace("\"inbox_items\"", "inbox_items_a")
+                        .replace("\"inbox_counters\"", "inbox_counters_a");
+                    let explain = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
+                    let plan: Vec<(i64, i64, i64, String)> =
+                        sqlx::query_as(explain).fetch_all(&pool).await.unwrap();
+                    let plan: String = plan.into_iter().map(|it| it.3 + "\n").collect();
+                    assert_eq!(plan.matches(index).count(), filter.states().len(), "{filter:?}: {plan}{sql}");
+                    assert!(plan.contains("PRIMARY KEY (recipient_id=?)"), "{plan}");
+                    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+                }
+            }
+        }
     }
-    match filter.archived {
-        Archived::Without => _ = statement.and_where(Expr::col("archived_at_us").is_null()),
-        Archived::Only => _ = statement.and_where(Expr::col("archived_at_us").is_not_null()),
-        Archived::With => {}
-    }
-    if filter.unread {
-        statement.and_where(Expr::col("read_at_us").is_null());
-    }
-    statement
 }

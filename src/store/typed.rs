@@ -4,19 +4,15 @@ use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRo
 
 use crate::projection::{ColumnKind, Row, Value};
 
-/// What a statement answered that selects all columns of a table, in their order, and then perhaps
-/// some integers.
+/// What a statement answered that selects all columns of a table, in their order, and then perhaps others.
 #[derive(Debug)]
 pub(super) struct Typed<R> {
     /// The row; none where an outer join found none.
     pub(super) row: Option<R>,
-    /// The integers that follow.
-    pub(super) numbers: Vec<Option<i64>>,
 }
 
 impl<R: Row> Typed<R> {
-    fn read(
-        width: usize,
+    pub(super) fn read(
         int: impl Fn(usize) -> Result<Option<i64>, sqlx::Error>,
         text: impl Fn(usize) -> Result<Option<String>, sqlx::Error>,
     ) -> Result<Self, sqlx::Error> {
@@ -28,10 +24,9 @@ impl<R: Row> Typed<R> {
                 ColumnKind::Text => text(at)?.map_or(Value::Null, Value::Text),
             });
         }
-        let numbers = (columns.len()..width).map(int).collect::<Result<_, _>>()?;
         // The first column of every key is text and never null.
         let row = (values.first() != Some(&Value::Null)).then(|| R::from_values(values));
-        Ok(Self { row, numbers })
+        Ok(Self { row })
     }
 }
 
@@ -39,7 +34,7 @@ macro_rules! from_row {
     ($($driver:ty),*) => {$(
         impl<R: Row> FromRow<'_, $driver> for Typed<R> {
             fn from_row(row: &$driver) -> Result<Self, sqlx::Error> {
-                Self::read(row.len(), |at| row.try_get(at), |at| row.try_get(at))
+                Self::read(|at| row.try_get(at), |at| row.try_get(at))
             }
         }
     )*};

@@ -12,7 +12,7 @@ use notification_ledger::{
     projection::ALL,
     store::{
         MessageFilter, Slot,
-        inbox::{Archived, Counts, InboxFilter},
+        inbox::{Archived, Counts, InboxFilter, Status},
     },
     stream::Mark,
 };
@@ -23,8 +23,9 @@ use crate::support::{
     ledger::{TestLedger, incoming, manual_clock, open_store, project_all},
 };
 
-const EVERYTHING: InboxFilter =
-    InboxFilter { before: None, archived: Archived::With, unread: false, limit: 100 };
+fn everything() -> InboxFilter {
+    InboxFilter { archived: Archived::Include, ..InboxFilter::default() }
+}
 
 for_each_database! {
     /// Lists and counts are what was sent and marked, part by part, whoever else has an inbox.
@@ -41,31 +42,42 @@ for_each_database! {
         project(&ledger).await;
         let store = ledger.ledger.store();
 
-        let all = store.inbox(&user, EVERYTHING).await.unwrap();
+        let all = store.inbox(&user, &everything(), 100).await.unwrap();
         assert_eq!(ids(&all.items), ["m-6", "m-5", "m-4", "m-3", "m-2", "m-1", "m-0"]);
-        assert_eq!((all.more, all.counts), (false, Counts { unseen: 4, unread: 5, total: 6 }));
-        for (archived, unread, expected) in [
-            (Archived::Without, false, &["m-6", "m-5", "m-4", "m-3", "m-2", "m-0"][..]),
-            (Archived::Without, true, &["m-6", "m-5", "m-4", "m-3", "m-2"]),
-            (Archived::Only, false, &["m-1"]),
+        assert_eq!((all.more, all.counts.overall), (false, Counts { unseen: 4, unread: 5, total: 6 }));
+        let (exclude, only) = (Archived::Exclude, Archived::Only);
+        for (archived, status, category, expected) in [
+            (exclude, Status::All, None, &["m-6", "m-5", "m-4", "m-3", "m-2", "m-0"][..]),
+            (exclude, Status::Unread, None, &["m-6", "m-5", "m-4", "m-3", "m-2"]),
+            (exclude, Status::Unseen, None, &["m-6", "m-5", "m-4", "m-3"]),
+            (exclude, Status::Read, None, &["m-0"]),
+            (exclude, Status::All, Some("pass"), &["m-6", "m-3", "m-0"]),
+            (Archived::Include, Status::All, Some("news"), &["m-4", "m-1"]),
+            (only, Status::All, None, &["m-1"]),
+            (only, Status::Read, None, &[]),
         ] {
-            let page = store.inbox(&user, InboxFilter { archived, unread, ..EVERYTHING }).await.unwrap();
-            assert_eq!((&ids(&page.items)[..], page.counts), (expected, all.counts));
+            let category = category.map(str::to_owned);
+            let filter = InboxFilter { archived, status, category, ..InboxFilter::default() };
+            let page = store.inbox(&user, &filter, 100).await.unwrap();
+            assert_eq!((&ids(&page.items)[..], &page.counts), (expected, &all.counts), "{filter:?}");
+            let found = store.inbox_ids(&user, &filter, 100).await.unwrap();
+            assert_eq!(found.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), expected, "{filter:?}");
         }
-        let part = InboxFilter { before: Some(cursors[4].position), limit: 2, ..EVERYTHING };
-        let page = store.inbox(&user, part).await.unwrap();
+        let part = InboxFilter { before: Some(cursors[4].position), ..everything() };
+        let page = store.inbox(&user, &part, 2).await.unwrap();
         assert_eq!((&ids(&page.items)[..], page.more), (&["m-3", "m-2"][..], true));
         let item = &all.items[0];
         assert_eq!((item.position, item.category.as_deref()), (cursors[6].position.0, Some("pass")));
 
         let counts = store.inbox_counts(&user).await.unwrap();
-        assert_eq!(counts.overall, all.counts);
+        assert_eq!(counts, all.counts);
         let by_category: Vec<_> = counts.by_category.iter().map(|(name, it)| (&name[..], it.total)).collect();
         assert_eq!(by_category, [("news", 1), ("pass", 3)]);
-        let nobody = store.inbox(&recipient("nobody"), EVERYTHING).await.unwrap();
-        assert_eq!((nobody.items.len(), nobody.more, nobody.counts), (0, false, Counts::default()));
+        let nobody = store.inbox(&recipient("nobody"), &everything(), 100).await.unwrap();
+        assert_eq!((nobody.items.len(), nobody.more, nobody.counts.overall), (0, false, Counts::default()));
 
-        let unread = store.unread_upto(&user, cursors[5].position, 3).await.unwrap();
+        let filter = InboxFilter { before: Some(cursors[6].position), status: Status::Unread, ..InboxFilter::default() };
+        let unread = store.inbox_ids(&user, &filter, 3).await.unwrap();
         let unread: Vec<_> = unread.iter().map(|(id, position)| (id.as_str(), *position)).collect();
         let at = |n: usize| cursors[n].position;
         assert_eq!(unread, [("m-5", at(5)), ("m-4", at(4)), ("m-3", at(3))]);

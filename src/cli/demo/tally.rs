@@ -86,6 +86,7 @@ impl Tally {
             Event::InboxRead => self.read += 1,
             Event::MessageCancelled(_)
             | Event::InboxSeen
+            | Event::InboxClicked
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived

@@ -67,9 +67,9 @@ async fn requests_that_make_no_sense_are_problems_too() {
     }
     for (path, body) in [
         ("/v1/recipients/user-1/inbox/m-1/burn", ""),
-        ("/v1/recipients/user-1/inbox/read-all", ""),
-        ("/v1/recipients/user-1/inbox/read-all", "{}"),
-        ("/v1/recipients/user-1/inbox/read-all", r#"{"upTo": "7-1"}"#),
+        ("/v1/recipients/user-1/inbox/read", ""),
+        ("/v1/recipients/user-1/inbox/read", "{}"),
+        ("/v1/recipients/user-1/inbox/read", r#"{"upTo": "7-1"}"#),
     ] {
         let answer = it.post(path, body).await;
         writeln!(answers, "--- POST {path} {body}: {answer}").unwrap();

@@ -52,12 +52,18 @@ async fn marks_are_events_that_are_appended_once_and_filter_the_list() {
     }
     it.project().await;
     for (status, ids) in [
-        ("active", &["m-4", "m-3", "m-1"][..]),
-        ("unread", &["m-4", "m-3"]),
-        ("archived", &["m-2"]),
-        ("all", &["m-4", "m-3", "m-2", "m-1"]),
+        ("", &["m-4", "m-3", "m-1"][..]),
+        ("?status=unread", &["m-4", "m-3"]),
+        ("?status=unseen", &[]),
+        ("?status=read", &["m-1"]),
+        ("?archived=only", &["m-2"]),
+        ("?archived=include", &["m-4", "m-3", "m-2", "m-1"]),
+        ("?archived=include&status=unseen&category=pass", &["m-2"]),
+        ("?category=other", &[]),
+        ("?until=2026-11-22T09:00:00Z", &[]),
+        ("?since=2026-11-22T09:00:00Z&status=read", &["m-1"]),
     ] {
-        assert_eq!(it.get(&format!("{INBOX}?status={status}")).await.ids(), ids, "{status}");
+        assert_eq!(it.get(&format!("{INBOX}{status}")).await.ids(), ids, "{status}");
     }
     insta::assert_snapshot!("counts", it.get(&format!("{INBOX}/counts")).await);
 
@@ -65,7 +71,7 @@ async fn marks_are_events_that_are_appended_once_and_filter_the_list() {
         it.post(&format!("{INBOX}/m-2/{verb}"), "").await;
     }
     it.project().await;
-    assert_eq!(it.get(&format!("{INBOX}?status=all")).await.ids(), ["m-4", "m-3", "m-1"]);
+    assert_eq!(it.get(&format!("{INBOX}?archived=include")).await.ids(), ["m-4", "m-3", "m-1"]);
     insta::assert_snapshot!("mark_of_a_deleted_item", it.post(&format!("{INBOX}/m-2/read"), "").await);
     insta::assert_snapshot!("mark_by_a_stranger", it.post("/v1/recipients/user-2/inbox/m-1/read", "").await);
 }
@@ -73,7 +79,7 @@ async fn marks_are_events_that_are_appended_once_and_filter_the_list() {
 #[tokio::test]
 async fn words_of_routes_may_be_message_ids() {
     let it = Fixture::new().await;
-    for id in ["counts", "read-all"] {
+    for id in ["counts", "read"] {
         it.send(id).await;
         let answer = it.post(&format!("{INBOX}/{id}/read"), "").await;
         assert_eq!(answer.status.as_u16(), 200, "{id}: {answer}");
@@ -105,21 +111,99 @@ async fn read_all_marks_what_was_shown_and_nothing_newer() {
     it.post(&format!("{INBOX}/m-8/read"), "").await;
     let shown = it.send("shown").await;
     let up_to = json!({ "upTo": shown }).to_string();
-    let behind = it.post(&format!("{INBOX}/read-all"), up_to.clone()).await;
+    let behind = it.post(&format!("{INBOX}/read"), up_to.clone()).await;
     assert_eq!(behind.status.as_u16(), 504, "the projection does not show it yet");
     it.project().await;
     it.send("newer").await;
 
-    let answer = it.post(&format!("{INBOX}/read-all"), up_to.clone()).await;
+    let answer = it.post(&format!("{INBOX}/read"), up_to.clone()).await;
     insta::assert_snapshot!("read_all", answer);
-    let again = it.post(&format!("{INBOX}/read-all"), up_to.clone()).await.json();
-    assert_eq!(again, json!({ "marked": 0, "cursor": answer.json()["cursor"] }), "the log has it already");
+    let again = it.post(&format!("{INBOX}/read"), up_to.clone()).await.json();
+    let same = json!({ "marked": 0, "cursor": answer.json()["cursor"], "counts": null });
+    assert_eq!(again, same, "the log has it already, and the counts do not");
     it.project().await;
     let after = answer.json()["cursor"].as_str().unwrap().to_owned();
     let unread = it.get(&format!("{INBOX}?status=unread&after={after}")).await;
     assert_eq!(unread.ids(), ["newer"]);
-    assert_eq!(unread.json()["counts"], json!({"unseen": 1, "unread": 1, "total": 621}));
-    let archived = it.get(&format!("{INBOX}?status=archived")).await.json();
+    let counts = json!({"unseen": 1, "unread": 1, "total": 621, "categories": {
+        "pass": {"unseen": 1, "unread": 1, "total": 621},
+    }});
+    assert_eq!(unread.json()["counts"], counts);
+    let archived = it.get(&format!("{INBOX}?archived=only")).await.json();
     assert_eq!(archived["items"][0].get("readAt"), None, "what was put away stays as it is");
-    assert_eq!(it.post(&format!("{INBOX}/read-all"), up_to).await.json()["marked"], 0);
+    let last = it.post(&format!("{INBOX}/read"), up_to).await.json();
+    assert_eq!((&last["marked"], &last["counts"]), (&json!(0), &counts));
+}
+
+#[tokio::test]
+async fn many_items_are_marked_by_name_and_each_is_answered() {
+    let it = Fixture::new().await;
+    for id in ["m-1", "m-2", "m-3"] {
+        it.send(id).await;
+    }
+    it.post("/v1/messages", super::message("strange", "user-2")).await;
+    it.post(&format!("{INBOX}/m-2/clicked"), "").await;
+    it.post(&format!("{INBOX}/m-3/delete"), "").await;
+    it.project().await;
+    let ids = json!({ "messageIds": ["m-1", "m-2", "m-3", "strange", "m-1", "none"] }).to_string();
+    insta::assert_snapshot!("marked_many", it.post(&format!("{INBOX}/read"), ids.clone()).await);
+    it.project().await;
+    let again = it.post(&format!("{INBOX}/read"), ids).await.json();
+    assert_eq!((&again["marked"], &again["counts"]["unread"]), (&json!(0), &json!(0)));
+    let items = it.get(INBOX).await.json();
+    assert!(
+        items["items"][0]["clickedAt"].is_string() && items["items"][1].get("clickedAt").is_none(),
+        "{items}"
+    );
+    let many: Vec<_> = (0..501).map(|n| format!("m-{n}")).collect();
+    let many = it.post(&format!("{INBOX}/read"), json!({ "messageIds": many }).to_string()).await;
+    assert_eq!(many.status.as_u16(), 413);
+    for body in [json!({}), json!({"messageIds": [], "upTo": "0-1"}), json!({"messageIds": ["a b"]})] {
+        assert_eq!(it.post(&format!("{INBOX}/read"), body.to_string()).await.status.as_u16(), 400, "{body}");
+    }
+    assert_eq!(it.post(&format!("{INBOX}/adore"), "{}").await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn what_matches_is_marked_up_to_a_cursor_and_can_be_brought_back() {
+    let it = Fixture::new().await;
+    for id in ["m-1", "m-2", "m-3"] {
+        it.send(id).await;
+    }
+    let other = super::message("m-4", "user-1").replace("pass", "news");
+    let up_to = it.post("/v1/messages", other).await.json()["cursor"].clone();
+    it.post(&format!("{INBOX}/m-2/read"), "").await;
+    it.project().await;
+    let mut all = json!({ "upTo": up_to, "category": "pass", "status": "unread" });
+    let mark = async |verb: &str, body: &serde_json::Value| {
+        let answer = it.post(&format!("{INBOX}/{verb}"), body.to_string()).await.json();
+        it.project().await;
+        answer["marked"].clone()
+    };
+    assert_eq!(mark("archive", &all).await, 2);
+    assert_eq!(it.get(INBOX).await.ids(), ["m-4", "m-2"]);
+    assert_eq!(mark("archive", &all).await, 0);
+    all["status"] = json!("all");
+    assert_eq!(mark("unarchive", &all).await, 2, "of those that are put away");
+    assert_eq!(mark("delete", &all).await, 3);
+    assert_eq!(it.get(INBOX).await.ids(), ["m-4"]);
+}
+
+#[tokio::test]
+async fn a_list_that_is_known_is_not_sent_again() {
+    let it = Fixture::new().await;
+    for id in ["m-1", "m-2"] {
+        it.send(id).await;
+    }
+    it.project().await;
+    for (path, id) in [(INBOX.to_owned(), "m-1"), (format!("{INBOX}/counts"), "m-2")] {
+        let first = it.get(&path).await;
+        let tag = first.header("etag").unwrap().to_owned();
+        let again = || Request::get(&path).header("if-none-match", &tag).body(Body::empty()).unwrap();
+        let known = it.call(again()).await;
+        assert_eq!((known.status.as_u16(), known.body.len(), known.header("etag")), (304, 0, Some(&*tag)));
+        it.post(&format!("{INBOX}/{id}/seen"), "").await;
+        it.project().await;
+        assert_eq!(it.call(again()).await.status.as_u16(), 200, "{path}");
+    }
 }

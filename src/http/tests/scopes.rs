@@ -18,7 +18,7 @@ const ROUTES: [(Method, &str, Option<Scope>); 28] = [
     (Method::GET, "/v1/recipients/user-1/messages", Some(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/user-1/inbox", Some(Scope::InboxRead)),
     (Method::GET, "/v1/recipients/user-1/inbox/counts", Some(Scope::InboxRead)),
-    (Method::POST, "/v1/recipients/user-1/inbox/read-all", Some(Scope::InboxWrite)),
+    (Method::POST, "/v1/recipients/user-1/inbox/read", Some(Scope::InboxWrite)),
     (Method::POST, "/v1/recipients/user-1/inbox/m-1/read", Some(Scope::InboxWrite)),
     (Method::GET, "/v1/recipients/user-1/devices", Some(Scope::DevicesRead)),
     (Method::GET, "/v1/recipients/user-1/devices/d-1", Some(Scope::DevicesRead)),
