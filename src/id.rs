@@ -165,6 +165,12 @@ impl DeliveryId {
         let name = format!("{message}\n{target}");
         Self(Uuid::new_v5(&Self::NAMESPACE, name.as_bytes()))
     }
+
+    /// What stands for the deliveries of `message` while none is planned.
+    #[must_use]
+    pub fn stand_in(message: &MessageId) -> Self {
+        Self::new(message, "")
+    }
 }
 
 impl fmt::Display for DeliveryId {

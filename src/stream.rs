@@ -437,7 +437,7 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
             (Err(_), Some(origin))
                 if !state.planned
                     && origin.message.for_push()
-                    && *delivery_id == DeliveryId::new(&origin.message.message_id, "") =>
+                    && *delivery_id == DeliveryId::stand_in(&origin.message.message_id) =>
             {
                 Ok(vec![Event::PushSuppressed(PushSuppressed { delivery_id: *delivery_id, reason: *reason })])
             }
@@ -472,7 +472,7 @@ fn receive(state: &Stream, arrival: &Receive, now: Timestamp) -> Result<Vec<Even
         events.push(Event::PushPlanned(PushPlanned { deliveries: arrival.plan.clone() }));
     }
     if arrival.is_nowhere && arrival.plan.is_empty() && arrival.message.for_push() {
-        let delivery_id = DeliveryId::new(&arrival.message.message_id, "");
+        let delivery_id = DeliveryId::stand_in(&arrival.message.message_id);
         let reason = SuppressReason::NoTarget;
         events.push(Event::PushSuppressed(PushSuppressed { delivery_id, reason }));
     }
@@ -525,7 +525,7 @@ fn plan(
             (_, _, true) => SuppressReason::NoTarget,
             (false, false, false) => return Ok(Vec::new()),
         };
-        let delivery_id = DeliveryId::new(&origin.message.message_id, "");
+        let delivery_id = DeliveryId::stand_in(&origin.message.message_id);
         return Ok(vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })]);
     }
     let mut events = vec![Event::PushPlanned(PushPlanned { deliveries: deliveries.to_vec() })];

@@ -124,7 +124,7 @@ struct Filter {
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
     /// Whose last failure is of this kind: retry, invalid_target, permanent, auth_config or unknown; a replay
-    /// takes up dead targets only when invalid_target is asked for
+    /// takes up dead targets only when invalid_target is asked for, and dead devices never
     #[arg(long, value_parser = class)]
     class: Option<FailureClass>,
     /// Last changed at this time or later, as in 2026-11-22T09:00:00Z

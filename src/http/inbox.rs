@@ -22,7 +22,7 @@ use crate::{
     id::{Cursor, MessageId, Position, RecipientId},
     ledger::Marked as Applied,
     projection::inbox::InboxItem,
-    store::inbox::{self, Counts, InboxCounts, InboxFilter, LIST_MAX},
+    store::inbox::{Archived, Counts, InboxCounts, InboxFilter, LIST_MAX, Status},
     stream::{Mark, Refusal},
 };
 
@@ -47,34 +47,6 @@ pub(super) struct ListParams {
     before: Option<Cursor>,
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
-}
-
-/// How far the recipient has come with an item.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    /// Wherever.
-    #[default]
-    All,
-    /// It was never shown.
-    Unseen,
-    /// It is not read, shown or not.
-    Unread,
-    /// It is read.
-    Read,
-}
-
-/// What to do with items that were put away.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Archived {
-    /// Leave them out.
-    #[default]
-    Exclude,
-    /// Take them with the others.
-    Include,
-    /// Take nothing else.
-    Only,
 }
 
 /// A part of an inbox.
@@ -153,8 +125,8 @@ pub(super) async fn list(
     app.wait_for("inbox", params.after.or(position)).await?;
     let filter = InboxFilter {
         before,
-        status: params.status.into(),
-        archived: params.archived.into(),
+        status: params.status,
+        archived: params.archived,
         category: params.category,
         since: params.since,
         until: params.until,
@@ -352,8 +324,8 @@ impl App {
             mark,
             InboxFilter {
                 before: Some(Position(place.0.saturating_add(1))),
-                status: which.status.into(),
-                archived: which.archived.into(),
+                status: which.status,
+                archived: which.archived,
                 category: which.category,
                 since: which.since,
                 until: which.until,
@@ -415,7 +387,6 @@ impl MarkedMany {
 
 /// Without those that are so already, as far as a list can tell.
 fn narrowed(mark: Mark, filter: InboxFilter) -> InboxFilter {
-    use inbox::{Archived, Status};
     match (mark, filter.status, filter.archived) {
         (Mark::Seen, Status::All | Status::Unread, _) => InboxFilter { status: Status::Unseen, ..filter },
         (Mark::Read, Status::All, _) => InboxFilter { status: Status::Unread, ..filter },
@@ -456,27 +427,6 @@ impl From<InboxItem> for Item {
             read_at: row.read_at_us,
             archived_at: row.archived_at_us,
             clicked_at: row.clicked_at_us,
-        }
-    }
-}
-
-impl From<Status> for inbox::Status {
-    fn from(it: Status) -> Self {
-        match it {
-            Status::All => Self::All,
-            Status::Unseen => Self::Unseen,
-            Status::Unread => Self::Unread,
-            Status::Read => Self::Read,
-        }
-    }
-}
-
-impl From<Archived> for inbox::Archived {
-    fn from(it: Archived) -> Self {
-        match it {
-            Archived::Exclude => Self::Exclude,
-            Archived::Include => Self::Include,
-            Archived::Only => Self::Only,
         }
     }
 }

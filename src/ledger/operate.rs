@@ -140,7 +140,7 @@ impl Ledger {
         let (shard, target) = match self.planned(message, delivery_id).await? {
             Ok(found) => found,
             // What stood for the deliveries that were never planned.
-            Err(Refusal::UnknownDelivery) if delivery_id == DeliveryId::new(message, "") => {
+            Err(Refusal::UnknownDelivery) if delivery_id == DeliveryId::stand_in(message) => {
                 return Ok(Err(Denied::Unplanned));
             }
             Err(refusal) => return Ok(Err(refusal.into())),
@@ -169,7 +169,7 @@ impl Ledger {
         let shard = match self.planned(message, delivery_id).await? {
             Ok((shard, _)) => shard,
             // What stands for deliveries to come; the log knows whether they have come.
-            Err(Refusal::UnknownDelivery) if delivery_id == DeliveryId::new(message, "") => {
+            Err(Refusal::UnknownDelivery) if delivery_id == DeliveryId::stand_in(message) => {
                 match self.store().home_of(message).await? {
                     Some(shard) => shard,
                     None => return Ok(Err(Refusal::UnknownMessage.into())),

@@ -298,7 +298,7 @@ impl PushDelivery {
         let due_at = message.deliver_at.map_or(received, |it| it.max(received));
         Self {
             message_id: event.message_id.to_string(),
-            delivery_id: DeliveryId::new(&event.message_id, "").to_string(),
+            delivery_id: DeliveryId::stand_in(&event.message_id).to_string(),
             recipient_id: event.recipient_id.to_string(),
             shard: event.shard.0.into(),
             position: event.position.0,
@@ -461,7 +461,7 @@ impl PushDelivery {
 
 /// Puts the deliveries in the place of the row that stood for them.
 fn plan(rows: &mut Rows, event: &Recorded, deliveries: &[PlannedDelivery]) {
-    let stand_in = Value::text(DeliveryId::new(&event.message_id, "").to_string());
+    let stand_in = Value::text(DeliveryId::stand_in(&event.message_id).to_string());
     let mut stand_in = rows.remove::<PushDelivery>(event.message_id.as_str(), &[stand_in]);
     // What takes the place of another delivery has its message's place and key, as that one had.
     rows.change_all(event.message_id.as_str(), |it: &mut PushDelivery| {

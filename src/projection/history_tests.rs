@@ -361,7 +361,7 @@ fn a_push_without_any_target_ends_both_ways_alike() {
     let mut history = History { now: Timestamp::from_micros(STEP_US), ..History::default() };
     history.attempt(arrival);
     let message = History::message(0, 2);
-    let delivery_id = DeliveryId::new(&message.message_id, "");
+    let delivery_id = DeliveryId::stand_in(&message.message_id);
     let reason = SuppressReason::NoTarget;
     history.append(arrival, &message, vec![Event::PushSuppressed(PushSuppressed { delivery_id, reason })]);
 

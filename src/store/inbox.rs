@@ -4,6 +4,7 @@
 //! them read through the views, that is, from whichever slot is live.
 
 use sea_query::{Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement, UnionType};
+use serde::Deserialize;
 use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{Store, StoreError, typed::Typed};
@@ -39,7 +40,8 @@ pub struct InboxFilter {
 }
 
 /// How far a recipient has come with items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Wherever.
     #[default]
@@ -53,7 +55,8 @@ pub enum Status {
 }
 
 /// What to do with items that were put away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Archived {
     /// Leave them out.
     #[default]

@@ -340,10 +340,8 @@ pub(super) fn place_of(
     (target, device_id): &(Target, DeviceId),
     fits: &[String],
 ) -> Option<PlannedDelivery> {
-    let mut left = vec![&delivery.provider];
-    let nobody_yet = |it: &&String| **it != delivery.provider;
-    left.extend(delivery.rest_of_route().iter().filter(nobody_yet));
-    let mut left = left.into_iter().filter(|it| fits.contains(it)).cloned();
+    let left = std::iter::once(&delivery.provider).chain(delivery.rest_of_route());
+    let mut left = left.filter(|it| fits.contains(it)).cloned();
     Some(PlannedDelivery {
         delivery_id,
         target: target.clone(),

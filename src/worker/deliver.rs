@@ -75,6 +75,8 @@ pub struct Deliver {
     hands: Hands,
     started: mpsc::UnboundedReceiver<Started>,
     lanes: Vec<Lane>,
+    /// The providers of the lanes by name.
+    configured: Able,
     unplanned: Sweep,
     batch_max: usize,
     pace: Pace,
@@ -116,8 +118,10 @@ impl Deliver {
         let Dispatched { worker, started, places } = dispatched;
         let batch_max = options.batch_max.max(1);
         let lane = |configured| Lane::new(configured, places.size(), batch_max);
+        let lanes: Vec<_> = providers.into_iter().map(lane).collect();
         Self {
-            lanes: providers.into_iter().map(lane).collect(),
+            configured: Able::Only(lanes.iter().map(|it| it.name().to_owned()).collect()),
+            lanes,
             hands: Hands { ledger, places, worker: worker.into() },
             started,
             unplanned: Sweep::default(),
@@ -255,7 +259,11 @@ impl Deliver {
     /// Who can be given deliveries of others.
     fn able(&self) -> Able {
         let now = self.hands.ledger.now();
-        let able = self.lanes.iter().filter(|it| !it.is_shut(it.health.gate(now), now));
+        let is_shut = |it: &&Lane| it.is_shut(it.health.gate(now), now);
+        if !self.lanes.iter().any(|it| is_shut(&it)) {
+            return self.configured.clone();
+        }
+        let able = self.lanes.iter().filter(|it| !is_shut(it));
         Able::Only(able.map(|it| it.name().to_owned()).collect())
     }
 
@@ -263,8 +271,8 @@ impl Deliver {
     fn failover(&self, at: usize) -> Failover {
         let policy = &self.lanes[at].configured.policy;
         let after_unknown = policy.on_unknown == OnUnknown::Retry;
-        let configured = Able::Only(self.lanes.iter().map(|it| it.name().to_owned()).collect());
-        Failover { after: policy.failover_after, after_unknown, able: self.able(), configured }
+        let (able, configured) = (self.able(), self.configured.clone());
+        Failover { after: policy.failover_after, after_unknown, able, configured }
     }
 
     /// Begins the search anew: all of it in every poll interval, and what had come to its end when

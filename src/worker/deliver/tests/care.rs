@@ -31,7 +31,7 @@ pub(super) fn routed(acme: &Arc<Scripted>, bravo: &Arc<Scripted>) -> (Vec<Config
     (providers.to_vec(), routing)
 }
 
-fn with_limits(provider: &Arc<Scripted>, limits: Limits) -> Configured {
+pub(super) fn with_limits(provider: &Arc<Scripted>, limits: Limits) -> Configured {
     Configured { limits, ..configured(provider, OnUnknown::Retry) }
 }
 

@@ -1,9 +1,12 @@
 //! What keeps a pause, and the device table, from what a process does not know yet or could not write.
 
-use super::*;
+use super::{
+    care::{device, with_limits},
+    *,
+};
 use crate::{
-    device::{Obituary, PRODUCTION, Registration},
-    id::{DeviceId, RecipientId},
+    device::Obituary,
+    id::RecipientId,
     message::Target,
     provider::{Breaking, Limits, Outcome, Said},
     store::{Control, Mode, PauseCause},
@@ -14,10 +17,6 @@ const GUARDED: Limits = Limits {
     breaker: Breaking { share: 2.0, calls_min: 10, window: LEASE, open: LEASE },
     invalid_share: 0.5,
 };
-
-fn with_limits(provider: &Arc<Scripted>, limits: Limits) -> Configured {
-    Configured { limits, ..configured(provider, OnUnknown::Retry) }
-}
 
 fn pause(cause: PauseCause, at: Timestamp) -> Control {
     Control {
@@ -43,19 +42,8 @@ fn obituary(token: &str, as_of: Timestamp) -> Obituary {
 }
 
 async fn put_phone(world: &World, recipient: &str, token: &str) {
-    let phone = Registration {
-        device_id: DeviceId::new("phone").unwrap(),
-        app: "shop".into(),
-        platform: "ios".into(),
-        kind: "log".into(),
-        environment: PRODUCTION.into(),
-        target: Target::Token(token.into()),
-        locale: None,
-        time_zone: None,
-        last_seen_at: None,
-    };
     let recipient = RecipientId::new(recipient).unwrap();
-    world.store.put_device(&recipient, &phone, world.clock.now()).await.unwrap();
+    world.store.put_device(&recipient, &device("phone", token), world.clock.now()).await.unwrap();
 }
 
 async fn is_dead(world: &World, recipient: &str) -> bool {
