@@ -11,7 +11,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::ConfigError,
     config::{Config, Database, DatabaseUrl, Role, Shards},
-    http::{self, App},
+    http::{self, App, auth::Callers},
     id,
     ledger::{
         Ledger, LedgerOptions,
@@ -249,7 +249,8 @@ pub async fn start_on(
             body_limit_bytes: config.api.body_limit_bytes,
             request_timeout: config.api.request_timeout,
         };
-        let app = App { ledger: ledger.clone(), keys, settings, metrics: Some(metrics) };
+        let app =
+            App { ledger: ledger.clone(), callers: Callers::new(keys), settings, metrics: Some(metrics) };
         tasks.spawn("api", http::serve(listener, app, stop));
     }
     Ok(Running { api, ledger })

@@ -1,27 +1,38 @@
-//! Who calls, and what they may do: static service keys with scopes.
+//! Who calls, and what they may do.
 //!
-//! Only hashes of the secrets are kept, and every one of them is compared in constant time. Without
-//! any key the API is for this machine alone (the configuration sees to the address): then everything
-//! is allowed, except to web pages, which a browser on this machine could carry here.
+//! Services have keys with scopes and reach the inboxes of all recipients. The users of an app have the
+//! tokens of its login and reach their own inbox, by routes that name no recipient: whose inbox it is
+//! stands in the token and nowhere else. Without any key the API is for this machine alone: then
+//! everything is allowed, except to web pages, which a browser on this machine could carry here.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+mod keys;
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, header, request::Parts},
 };
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
 
+pub use self::keys::{Key, Keys};
 use super::{
     App,
+    extract::{RecipientPath, Segments},
     problem::{Kind, Problem},
 };
-use crate::secret::Secret;
+use crate::{event::Metadata, id::RecipientId, metric};
 
 /// The actor where no key is configured.
 const LOCAL: &str = "local";
+/// The actor where recipients do something with their own inbox; the event says who it is.
+const RECIPIENT: &str = "recipient";
+/// The door of those who come with a token of their own.
+const OWN_INBOX: &str = "inbox";
 
 /// What a key may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -67,37 +78,56 @@ pub enum Scope {
     Admin,
 }
 
-/// One caller's key.
-#[derive(Debug, Clone)]
-pub struct Key {
+/// Everybody who may call, and how they show who they are.
+#[derive(Debug, Default)]
+pub struct Callers {
+    keys: Keys,
+}
+
+/// What a service may do.
+#[derive(Debug, PartialEq, Eq)]
+struct Grant {
+    /// Stands in the log as the actor.
     actor: Arc<str>,
-    hash: SecretHash,
     scopes: Vec<Scope>,
 }
 
-/// All keys.
-#[derive(Debug, Clone, Default)]
-pub struct Keys(Vec<Key>);
-
-#[derive(Clone)]
-struct SecretHash([u8; 32]);
-
-/// Who calls, as far as it is known; made once a request.
+/// Who calls, as far as it is known.
 #[derive(Debug, Clone)]
-pub(super) enum Identity {
+enum Identity {
     /// Somebody on this machine; there are no keys.
     Local,
-    /// The holder of the key at this place.
-    Key(usize),
+    /// The holder of a key.
+    Service(Arc<Grant>),
+    /// A user of the app.
+    #[expect(dead_code, reason = "no token is taken yet")]
+    Recipient(RecipientId),
     /// Nobody we know.
     Unknown(Problem),
 }
+
+/// Who sent a request, from the moment that a handler asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known(Arc<OnceLock<Identity>>);
 
 /// A caller that may do what `N` stands for; the first thing every handler asks for.
 #[derive(Debug)]
 pub(super) struct Caller<N> {
     /// Stands in the log as the actor.
     pub(super) actor: Arc<str>,
+    needs: PhantomData<N>,
+}
+
+/// An inbox that the caller may do with what `N` stands for: the caller's own where the route names no
+/// recipient, else that of the recipient it names.
+#[derive(Debug)]
+pub(super) struct InboxOf<N> {
+    /// Whose inbox it is.
+    pub(super) recipient: RecipientId,
+    /// Stands in the log as the actor.
+    actor: Arc<str>,
+    /// Stands in the log as the door.
+    ingress: &'static str,
     needs: PhantomData<N>,
 }
 
@@ -176,28 +206,30 @@ impl fmt::Display for Scope {
     }
 }
 
-impl Key {
-    /// A key for the caller that the log is to call `name`.
+impl Callers {
+    /// The holders of these keys; without any, everybody on this machine.
     #[must_use]
-    pub fn new(name: &str, secret: &Secret, scopes: Vec<Scope>) -> Self {
-        Self { actor: name.into(), hash: SecretHash::of(secret.expose().as_bytes()), scopes }
+    pub const fn new(keys: Keys) -> Self {
+        Self { keys }
     }
 
-    fn opens(&self, scope: Scope) -> bool {
-        self.scopes.iter().any(|it| *it == scope || *it == Scope::Admin)
+    /// Who sent this request; asked once a request.
+    async fn of(&self, parts: &Parts) -> Identity {
+        let known = parts.extensions.get::<Known>();
+        if let Some(identity) = known.and_then(|it| it.0.get()) {
+            return identity.clone();
+        }
+        let identity = self.identify(&parts.headers).await;
+        if let Some(known) = known {
+            // Handlers ask one after the other.
+            let _ = known.0.set(identity.clone());
+        }
+        identity
     }
-}
 
-impl Keys {
-    /// These and no others; none at all lets everybody on this machine do everything.
-    #[must_use]
-    pub const fn new(keys: Vec<Key>) -> Self {
-        Self(keys)
-    }
-
-    /// Who sent these headers.
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Identity {
-        if self.0.is_empty() {
+    #[expect(clippy::unused_async, reason = "other callers are not in the configuration")]
+    async fn identify(&self, headers: &HeaderMap) -> Identity {
+        if self.keys.is_empty() {
             return local(headers);
         }
         let Some(value) = headers.get(header::AUTHORIZATION) else {
@@ -208,56 +240,75 @@ impl Keys {
             let detail = "the Authorization header is not of the form Bearer SECRET";
             return Identity::Unknown(unauthenticated(detail, "send Authorization: Bearer SECRET"));
         };
-        let hash = SecretHash::of(secret);
-        // No early end: how long this takes does not tell which key came near.
-        let mut found = None;
-        for (at, key) in self.0.iter().enumerate() {
-            if bool::from(key.hash.matches(&hash)) {
-                found = Some(at);
-            }
-        }
         let unknown = || unauthenticated("no such key", "check the secret against the one in api.keys");
-        found.map_or_else(|| Identity::Unknown(unknown()), Identity::Key)
+        self.keys.find(secret).map_or_else(|| Identity::Unknown(unknown()), Identity::Service)
     }
+}
 
-    /// The name of whoever calls, for logs; a dash where nobody is known.
-    pub(super) fn actor(&self, identity: &Identity) -> &str {
-        match identity {
-            Identity::Local => LOCAL,
-            Identity::Key(at) => self.0.get(*at).map_or("-", |key| &key.actor),
-            Identity::Unknown(_) => "-",
-        }
+impl Grant {
+    fn opens(&self, scope: Scope) -> bool {
+        self.scopes.iter().any(|it| *it == scope || *it == Scope::Admin)
     }
+}
 
-    fn allow(&self, identity: &Identity, scope: Scope) -> Result<Arc<str>, Problem> {
-        match identity {
-            Identity::Local => Ok(LOCAL.into()),
-            Identity::Key(at) => match self.0.get(*at) {
-                Some(key) if key.opens(scope) => Ok(Arc::clone(&key.actor)),
-                _ => Err(Problem::new(
-                    Kind::Forbidden,
-                    format!("the key does not have the scope {scope}"),
-                    "use another key, or add the scope to this one in api.keys",
-                )),
-            },
-            Identity::Unknown(problem) => Err(problem.clone()),
+impl Known {
+    /// The name of whoever calls, for logs; a dash where nobody is known, or nobody asked.
+    pub(super) fn actor(&self) -> &str {
+        match self.0.get() {
+            Some(Identity::Local) => LOCAL,
+            Some(Identity::Service(grant)) => &grant.actor,
+            Some(Identity::Recipient(_)) => RECIPIENT,
+            Some(Identity::Unknown(_)) | None => "-",
         }
     }
 }
 
-impl SecretHash {
-    fn of(secret: &[u8]) -> Self {
-        Self(Sha256::digest(secret).into())
+impl Identity {
+    /// The actor of what it may do with everybody's.
+    fn allow(&self, scope: Scope) -> Result<Arc<str>, Problem> {
+        match self {
+            Self::Local => Ok(LOCAL.into()),
+            Self::Service(grant) if grant.opens(scope) => Ok(Arc::clone(&grant.actor)),
+            Self::Service(_) => Err(Problem::new(
+                Kind::Forbidden,
+                format!("the key does not have the scope {scope}"),
+                "use another key, or add the scope to this one in api.keys",
+            )),
+            Self::Recipient(_) => Err(Problem::new(
+                Kind::Forbidden,
+                "a user's token opens the user's own inbox, at /v1/inbox, and nothing else",
+                "call /v1/inbox, or use a key with the scope",
+            )),
+            Self::Unknown(problem) => Err(problem.clone()),
+        }
     }
 
-    fn matches(&self, other: &Self) -> Choice {
-        self.0.ct_eq(&other.0)
+    /// The recipient whose own inbox it is.
+    fn recipient(self) -> Result<RecipientId, Problem> {
+        match self {
+            Self::Recipient(recipient) => Ok(recipient),
+            Self::Local => Err(unauthenticated(
+                "whose inbox it is stands in a user's token, and this API takes none",
+                "call /v1/recipients/{recipientId}/inbox",
+            )),
+            Self::Service(_) => Err(Problem::new(
+                Kind::Forbidden,
+                "a key has no inbox of its own",
+                "call /v1/recipients/{recipientId}/inbox, or send a user's token",
+            )),
+            Self::Unknown(problem) => Err(problem),
+        }
     }
 }
 
-impl fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretHash(…)")
+impl<N> InboxOf<N> {
+    /// What the log keeps about who did something here.
+    pub(super) fn metadata(&self) -> Metadata {
+        Metadata {
+            ingress: Some(self.ingress.to_owned()),
+            actor: Some(self.actor.as_ref().to_owned()),
+            ..Metadata::default()
+        }
     }
 }
 
@@ -265,10 +316,31 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let unknown = || Identity::Unknown(Problem::fault());
-        let identity = parts.extensions.get::<Identity>().cloned().unwrap_or_else(unknown);
-        Ok(Self { actor: app.keys.allow(&identity, N::SCOPE)?, needs: PhantomData })
+        let identity = app.callers.of(parts).await;
+        Ok(Self { actor: identity.allow(N::SCOPE)?, needs: PhantomData })
     }
+}
+
+impl<N: Needs> FromRequestParts<Arc<App>> for InboxOf<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let identity = app.callers.of(parts).await;
+        if names_recipient(parts).await {
+            let actor = identity.allow(N::SCOPE)?;
+            let Segments(RecipientPath { recipient }) = Segments::from_request_parts(parts, app).await?;
+            return Ok(Self { recipient, actor, ingress: metric::HTTP, needs: PhantomData });
+        }
+        let recipient = identity.recipient()?;
+        Ok(Self { recipient, actor: RECIPIENT.into(), ingress: OWN_INBOX, needs: PhantomData })
+    }
+}
+
+/// Whether the route, not the request, has a place for a recipient. A path that cannot be read at all
+/// counts as one that does, which asks for more.
+async fn names_recipient(parts: &mut Parts) -> bool {
+    let params = RawPathParams::from_request_parts(parts, &()).await;
+    params.map_or(true, |it| it.iter().any(|(name, _)| name == "recipient"))
 }
 
 fn unauthenticated(detail: &'static str, remedy: &'static str) -> Problem {
@@ -310,70 +382,4 @@ fn is_loopback(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keys() -> Keys {
-        let key =
-            |name, secret: &str, scopes: &[Scope]| Key::new(name, &Secret::new(secret), scopes.to_vec());
-        Keys::new(vec![
-            key("billing", "secret of billing", &[Scope::MessagesWrite]),
-            key("support", "secret of support", &[Scope::Admin]),
-        ])
-    }
-
-    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
-        list.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
-    }
-
-    #[test]
-    fn a_key_opens_its_scopes_and_no_others() {
-        let keys = keys();
-        for (secret, scope, actor) in [
-            ("Bearer secret of billing", Scope::MessagesWrite, Some("billing")),
-            ("bearer  secret of billing", Scope::MessagesWrite, Some("billing")),
-            ("Bearer secret of billing", Scope::InboxRead, None),
-            ("Bearer secret of support", Scope::InboxRead, Some("support")),
-            ("Bearer secret of support", Scope::Metrics, Some("support")),
-            ("Bearer secret of nobody", Scope::MessagesWrite, None),
-            ("Bearer ", Scope::MessagesWrite, None),
-            ("Basic c2VjcmV0", Scope::MessagesWrite, None),
-            ("B", Scope::MessagesWrite, None),
-        ] {
-            let identity = keys.identify(&headers(&[("authorization", secret)]));
-            let allowed = keys.allow(&identity, scope).ok();
-            assert_eq!(allowed.as_deref(), actor, "{secret} {scope}");
-        }
-    }
-
-    #[test]
-    fn without_keys_programs_may_do_everything_and_pages_nothing() {
-        let keys = Keys::default();
-        for (list, allowed) in [
-            (&[][..], true),
-            (&[("host", "127.0.0.1:8080")][..], true),
-            (&[("host", "localhost:8080")][..], true),
-            (&[("host", "[::1]:8080")][..], true),
-            (&[("host", "ledger.evil.example:8080")][..], false),
-            (&[("host", "127.0.0.1:8080"), ("origin", "https://evil.example")][..], false),
-            (&[("host", "127.0.0.1:8080"), ("origin", "null")][..], false),
-            (&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")][..], true),
-        ] {
-            let identity = keys.identify(&headers(list));
-            assert_eq!(keys.allow(&identity, Scope::Admin).is_ok(), allowed, "{list:?}");
-        }
-    }
-
-    #[test]
-    fn nothing_of_a_secret_is_printed() {
-        let shown = format!("{:?}", keys());
-        assert!(!shown.contains("secret of"), "{shown}");
-    }
-
-    #[test]
-    fn a_scope_is_written_as_it_is_read() {
-        for scope in Scope::ALL {
-            assert_eq!(serde_json::from_value::<Scope>(scope.as_str().into()).unwrap(), scope);
-        }
-    }
-}
+mod tests;

@@ -1,16 +1,23 @@
-//! `/v1/recipients/{recipient}/inbox`: the list, the counts, and what a recipient does with items.
+//! `/v1/inbox` and `/v1/recipients/{recipient}/inbox`: the list, the counts, and what a recipient does with
+//! items. The handlers are the same for both; [`InboxOf`] says whose inbox it is.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State, http::HeaderMap, response::Response};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::HeaderMap,
+    response::Response,
+    routing::{get, post},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
     App,
-    auth::{Caller, InboxRead, InboxWrite},
+    auth::{InboxOf, InboxRead, InboxWrite},
     conditional::answer_unless_known,
-    extract::{Body, IfPosition, Params, RecipientPath, Segments, bad_request, parsed},
+    extract::{Body, IfPosition, Params, Segments, bad_request, parsed},
     messages::limit,
     no_answer,
     problem::{About, Kind, Problem},
@@ -30,6 +37,18 @@ use crate::{
 const MARK_PAGE: u64 = 500;
 /// Items that a verb names at the most.
 const IDS_MAX: usize = 500;
+
+/// Where inboxes are: the one of whoever calls, for users; everybody's, for services.
+pub(super) const DOORS: [&str; 2] = ["/v1/inbox", "/v1/recipients/{recipient}/inbox"];
+
+/// The routes of an inbox below one of the [`DOORS`].
+pub(super) fn routes(router: Router<Arc<App>>, door: &str) -> Router<Arc<App>> {
+    router
+        .route(door, get(list))
+        .route(&format!("{door}/counts"), get(counts))
+        .route(&format!("{door}/{{verb}}"), post(mark_many))
+        .route(&format!("{door}/{{message}}/{{verb}}"), post(mark))
+}
 
 /// What to list of an inbox.
 #[derive(Debug, Deserialize)]
@@ -113,9 +132,8 @@ pub(super) struct Tallies {
 
 /// The list, newest first, with the counts of the same moment.
 pub(super) async fn list(
-    _: Caller<InboxRead>,
+    InboxOf { recipient, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,
-    Segments(RecipientPath { recipient }): Segments<RecipientPath>,
     Params(params): Params<ListParams>,
     IfPosition(position): IfPosition,
     headers: HeaderMap,
@@ -147,9 +165,8 @@ pub(super) struct CountParams {
 
 /// The counts, overall and by category.
 pub(super) async fn counts(
-    _: Caller<InboxRead>,
+    InboxOf { recipient, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,
-    Segments(RecipientPath { recipient }): Segments<RecipientPath>,
     Params(params): Params<CountParams>,
     IfPosition(position): IfPosition,
     headers: HeaderMap,
@@ -162,7 +179,6 @@ pub(super) async fn counts(
 /// An item of an inbox, and what was done with it.
 #[derive(Debug, Deserialize)]
 pub(super) struct MarkPath {
-    recipient: RecipientId,
     message: MessageId,
     verb: String,
 }
@@ -170,7 +186,6 @@ pub(super) struct MarkPath {
 /// An inbox, and what was done with items of it.
 #[derive(Debug, Deserialize)]
 pub(super) struct MarkManyPath {
-    recipient: RecipientId,
     verb: String,
 }
 
@@ -186,16 +201,16 @@ pub(super) struct Marked {
 
 /// The recipient did something with one item. What is so already appends nothing.
 pub(super) async fn mark(
-    caller: Caller<InboxWrite>,
+    inbox: InboxOf<InboxWrite>,
     State(app): State<Arc<App>>,
-    Segments(path): Segments<MarkPath>,
+    Segments(MarkPath { message, verb }): Segments<MarkPath>,
 ) -> Result<Json<Marked>, Problem> {
-    let MarkPath { recipient, message, verb } = path;
+    let recipient = &inbox.recipient;
     let mark = mark_of(&verb)?;
     let marks = vec![(message.clone(), mark)];
-    let answers = app.ledger.mark(&recipient, marks, &metadata(&caller)).await;
+    let answers = app.ledger.mark(recipient, marks, &inbox.metadata()).await;
     let Applied { cursor, .. } = answers.into_iter().next().unwrap_or_else(|| Err(no_answer()))??;
-    let counts = app.counts_with(&recipient, cursor).await?;
+    let counts = app.counts_with(recipient, cursor).await?;
     Ok(Json(Marked { message_id: message, cursor, counts }))
 }
 
@@ -256,31 +271,31 @@ struct OneOfMany {
 
 /// The recipient did the same with many items.
 pub(super) async fn mark_many(
-    caller: Caller<InboxWrite>,
+    inbox: InboxOf<InboxWrite>,
     State(app): State<Arc<App>>,
-    Segments(path): Segments<MarkManyPath>,
+    Segments(MarkManyPath { verb }): Segments<MarkManyPath>,
     Body(body): Body,
 ) -> Result<Json<MarkedMany>, Problem> {
-    let MarkManyPath { recipient, verb } = path;
+    let recipient = &inbox.recipient;
     let mark = mark_of(&verb)?;
     let remedy = "send {\"messageIds\": [\"m-1\"]}, or {\"upTo\": \"0-42\"} with the cursor of the newest item \
                   that was shown";
     let which: Result<Which, _> = serde_json::from_slice(&body);
     let which = which.map_err(|error| bad_request(format!("the body cannot be read: {error}"), remedy))?;
-    let metadata = metadata(&caller);
+    let metadata = inbox.metadata();
     let mut answer = match (&which.message_ids, which.up_to) {
         (Some(ids), None) if ids.len() > IDS_MAX => {
             let detail = format!("the request names {} items, more than {IDS_MAX}", ids.len());
             let about = About { code: Some("too_large"), ..About::default() };
             return Err(Problem::new(Kind::TooLarge, detail, "name them in several requests").about(about));
         }
-        (Some(ids), None) => app.mark_named(&recipient, mark, ids, &metadata).await?,
-        (None, Some(up_to)) => app.mark_up_to(&recipient, mark, up_to, which, &metadata).await?,
+        (Some(ids), None) => app.mark_named(recipient, mark, ids, &metadata).await?,
+        (None, Some(up_to)) => app.mark_up_to(recipient, mark, up_to, which, &metadata).await?,
         (Some(_), Some(_)) => return Err(bad_request("both messageIds and upTo are given", remedy)),
         (None, None) => return Err(bad_request("neither messageIds nor upTo is given", remedy)),
     };
     if let Some(cursor) = answer.cursor {
-        answer.counts = app.counts_with(&recipient, cursor).await?;
+        answer.counts = app.counts_with(recipient, cursor).await?;
     }
     Ok(Json(answer))
 }
@@ -396,14 +411,6 @@ fn narrowed(mark: Mark, filter: InboxFilter) -> InboxFilter {
             InboxFilter { archived: Archived::Only, ..filter }
         }
         _ => filter,
-    }
-}
-
-fn metadata(caller: &Caller<InboxWrite>) -> Metadata {
-    Metadata {
-        ingress: Some("http".to_owned()),
-        actor: Some(caller.actor.as_ref().to_owned()),
-        ..Metadata::default()
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     id::Cursor,
     ledger::{Ledger, LedgerError},
 };
-use auth::Keys;
+use auth::Callers;
 use problem::{Kind, Problem};
 
 pub use serve::serve;
@@ -46,7 +46,7 @@ pub struct App {
     /// The ledger.
     pub ledger: Ledger,
     /// Who may call.
-    pub keys: Keys,
+    pub callers: Callers,
     /// How it behaves.
     pub settings: Settings,
     /// What `/metrics` shows; none where this process has no recorder.
@@ -67,14 +67,11 @@ pub struct Settings {
 /// Every route of the API.
 pub fn router(app: App) -> Router {
     let app = Arc::new(app);
-    Router::new()
+    let router = inbox::DOORS.into_iter().fold(Router::new(), inbox::routes);
+    router
         .route("/v1/messages", post(messages::send))
         .route("/v1/messages/{message}", get(messages::show))
         .route("/v1/recipients/{recipient}/messages", get(messages::list))
-        .route("/v1/recipients/{recipient}/inbox", get(inbox::list))
-        .route("/v1/recipients/{recipient}/inbox/counts", get(inbox::counts))
-        .route("/v1/recipients/{recipient}/inbox/{verb}", post(inbox::mark_many))
-        .route("/v1/recipients/{recipient}/inbox/{message}/{verb}", post(inbox::mark))
         .route("/v1/recipients/{recipient}/devices", get(devices::list))
         .route(
             "/v1/recipients/{recipient}/devices/{device}",

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     App,
+    auth::Known,
     problem::{Kind, Problem},
 };
 use crate::metric;
@@ -30,8 +31,8 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let id = request_id(request.headers().get(REQUEST_ID));
-    let identity = app.keys.identify(request.headers());
-    request.extensions_mut().insert(identity.clone());
+    let caller = Known::default();
+    request.extensions_mut().insert(caller.clone());
 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut panicked = false;
@@ -54,7 +55,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let (status, took) = (response.status(), began.elapsed());
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     metric::answered(known(&method), route, status.as_u16(), took);
-    let (actor, request_id) = (app.keys.actor(&identity), id.to_str().unwrap_or_default());
+    let (actor, request_id) = (caller.actor(), id.to_str().unwrap_or_default());
     let (status_code, took_us) = (status.as_u16(), u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     macro_rules! log {
         ($level:ident, $text:literal) => {

@@ -24,7 +24,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use super::{App, Settings, auth::Keys, router};
+use super::{
+    App, Settings,
+    auth::{Callers, Keys},
+    router,
+};
 use crate::{
     clock::{ManualClock, Timestamp},
     ledger::{Ledger, LedgerOptions},
@@ -83,7 +87,7 @@ impl Fixture {
         };
         change(&mut settings);
         let metrics = telemetry::metrics().ok();
-        let router = router(App { ledger: ledger.clone(), keys, settings, metrics });
+        let router = router(App { ledger: ledger.clone(), callers: Callers::new(keys), settings, metrics });
         Self { router, ledger, clock, _folder: folder }
     }
 

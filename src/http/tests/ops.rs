@@ -15,7 +15,7 @@ use axum::{
 };
 use tower::ServiceExt;
 
-use super::{Fixture, Keys, Settings};
+use super::{Callers, Fixture, Keys, Settings};
 use crate::http::{
     App,
     auth::{Key, Scope},
@@ -92,7 +92,8 @@ async fn panics_and_slow_requests_end_as_problems() {
         body_limit_bytes: 1,
         request_timeout: Duration::from_millis(1),
     };
-    let app = Arc::new(App { ledger: it.ledger.clone(), keys: Keys::default(), settings, metrics: None });
+    let app =
+        Arc::new(App { ledger: it.ledger.clone(), callers: Callers::default(), settings, metrics: None });
     let router = Router::new()
         .route("/panic", get(panics))
         .route("/slow", get(std::future::pending::<()>))

@@ -82,6 +82,28 @@ async fn every_route_opens_to_its_scope_and_to_admin_and_to_nobody_else() {
 }
 
 #[tokio::test]
+async fn an_inbox_of_ones_own_is_not_for_keys_and_not_for_nobody() {
+    let key = Key::new("app", &Secret::new("secret of the app"), vec![Scope::Admin]);
+    let keyed = Fixture::with(Keys::new(vec![key]), |_| ()).await;
+    let local = Fixture::new().await;
+    for (method, path) in [
+        (Method::GET, "/v1/inbox"),
+        (Method::GET, "/v1/inbox/counts"),
+        (Method::POST, "/v1/inbox/read"),
+        (Method::POST, "/v1/inbox/m-1/read"),
+    ] {
+        let request = || Request::builder().method(method.clone()).uri(path);
+        let with_key = request().header("authorization", "Bearer secret of the app");
+        let answer = keyed.call(with_key.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status, 403, "{method} {path}: {answer}");
+        for it in [&keyed, &local] {
+            let answer = it.call(request().body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status, 401, "{method} {path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_is_refused_is_told_how_to_be_let_in() {
     let key = Key::new("app", &Secret::new("secret of the app"), vec![Scope::InboxRead]);
     let it = Fixture::with(Keys::new(vec![key]), |_| ()).await;
