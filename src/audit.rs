@@ -18,7 +18,13 @@ use crate::{
     event::{Event, Metadata, Recorded, codec},
     id::Position,
     message::{ContentHash, Message, Target},
-    projection::{Projection, Row, deliveries::Deliveries, fold_in_memory, inbox::Inbox, messages::Messages},
+    projection::{
+        Projection, Row,
+        deliveries::Deliveries,
+        fold_in_memory,
+        inbox::{Inbox, InboxItem},
+        messages::Messages,
+    },
     store::{Evidence, MessageRows, Reach, Redeliveries},
 };
 
@@ -122,7 +128,7 @@ impl Shown {
         let seen = events.iter().take_while(|it| it.position <= position).count();
         let expected = fold_rows(&events[..seen]);
         let (present, agrees) = match projection.as_str() {
-            "inbox" => (rows.item.is_some(), rows.item == expected.item),
+            "inbox" => (rows.item.as_ref().is_some_and(InboxItem::is_shown), rows.item == expected.item),
             "messages" => (rows.message.is_some(), rows.message == expected.message),
             "deliveries" => {
                 let same = rows.deliveries == expected.deliveries && rows.attempts == expected.attempts;
@@ -168,6 +174,8 @@ impl Entry {
             | Event::InboxArchived
             | Event::InboxUnarchived
             | Event::InboxDeleted
+            | Event::InboxPresented
+            | Event::InboxExpired
             | Event::PushAttemptStarted(_)
             | Event::PushAttemptSucceeded(_)
             | Event::PushAttemptPending(_)

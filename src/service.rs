@@ -30,6 +30,7 @@ use crate::{
         self,
         deliver::{Deliver, DeliverOptions},
         ingest,
+        present::Present,
         project::Project,
     },
 };
@@ -229,6 +230,9 @@ pub async fn start_on(
         let project = Project::new(ledger.clone(), config.projection.batch_max as u64, folded.clone());
         let run = worker::run(project, ledger.appended(), config.projection.poll, stop.clone());
         tasks.spawn("project", run);
+        let present =
+            worker::run(Present::new(ledger.clone()), folded.clone(), config.projection.poll, stop.clone());
+        tasks.spawn("present", present);
     }
     if let Some(dispatched) = dispatched {
         let options = DeliverOptions { batch_max: config.delivery.batch_max, poll: config.delivery.poll };

@@ -21,7 +21,7 @@ use crate::{
         PushSuppressed, ReceiptKind, RescheduleCause, SuppressReason, Verdict,
     },
     id::{DeliveryId, DeviceId, RecipientId},
-    message::{ContentHash, Message, Target},
+    message::{Appearance, ContentHash, Message, Target},
 };
 
 pub use report::Report;
@@ -53,8 +53,24 @@ struct Item {
     seen: bool,
     read: bool,
     archived: bool,
-    deleted: bool,
     clicked: bool,
+    place: Place,
+}
+
+/// Where a message stands with the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Place {
+    /// It never was in it.
+    #[default]
+    Outside,
+    /// It appears later.
+    Waiting,
+    /// It is in it.
+    Shown,
+    /// Its recipient removed it.
+    Deleted,
+    /// Its time was over.
+    Expired,
 }
 
 /// What somebody wants to happen to a message.
@@ -69,6 +85,8 @@ pub enum Command {
         /// What they did.
         mark: Mark,
     },
+    /// The time may have come when its inbox item appears or goes.
+    Present,
     /// Targets are known now, or there will be none.
     Plan {
         /// One a target; none suppresses what has expired.
@@ -305,15 +323,25 @@ impl Stream {
         self.origin.as_ref()
     }
 
-    /// Takes in the next event of this message.
-    pub fn apply(&mut self, event: &Event, content_hash: Option<ContentHash>) {
+    /// Takes in the next event of this message, recorded at this time.
+    pub fn apply(&mut self, event: &Event, recorded_at: Timestamp, content_hash: Option<ContentHash>) {
         match event {
             Event::MessageReceived(it) => {
+                self.item.place = match it.message.appears(recorded_at) {
+                    Appearance::Never => Place::Outside,
+                    Appearance::AtOnce => Place::Shown,
+                    Appearance::Later(_) => Place::Waiting,
+                };
                 let content_hash = content_hash.unwrap_or(ContentHash([0; 32]));
                 self.origin = Some(Arc::new(Origin { message: Arc::clone(&it.message), content_hash }));
             }
             Event::MessageConflicted(it) => self.conflicts.push(it.content_hash),
-            Event::MessageCancelled(_) => self.cancelled = true,
+            Event::MessageCancelled(_) => {
+                self.cancelled = true;
+                if self.item.place == Place::Waiting {
+                    self.item.place = Place::Outside;
+                }
+            }
             Event::InboxSeen => self.item.seen = true,
             Event::InboxRead => (self.item.seen, self.item.read) = (true, true),
             Event::InboxClicked => {
@@ -322,7 +350,9 @@ impl Stream {
             Event::InboxUnread => self.item.read = false,
             Event::InboxArchived => self.item.archived = true,
             Event::InboxUnarchived => self.item.archived = false,
-            Event::InboxDeleted => self.item.deleted = true,
+            Event::InboxDeleted => self.item.place = Place::Deleted,
+            Event::InboxPresented => self.item.place = Place::Shown,
+            Event::InboxExpired => self.item.place = Place::Expired,
             Event::PushPlanned(it) => {
                 self.planned = true;
                 for plan in &it.deliveries {
@@ -412,6 +442,7 @@ pub fn decide(state: &Stream, command: &Command, now: Timestamp) -> Result<Vec<E
     match command {
         Command::Receive(it) => receive(state, it, now),
         Command::Mark { recipient, mark } => mark_item(state, recipient, *mark),
+        Command::Present => present(state, now),
         Command::Plan { deliveries, is_nowhere } => plan(state, deliveries, *is_nowhere, now),
         Command::StartAttempt { delivery_id, claim } => {
             start(state.delivery(*delivery_id)?, state.cancelled, claim, now)
@@ -490,8 +521,8 @@ fn mark_item(state: &Stream, recipient: &RecipientId, mark: Mark) -> Result<Vec<
     if origin.message.recipient_id != *recipient {
         return Err(Refusal::UnknownMessage);
     }
-    let Item { seen, read, archived, deleted, clicked } = state.item;
-    if !origin.message.for_inbox() || (deleted && mark != Mark::Delete) {
+    let Item { seen, read, archived, clicked, place } = state.item;
+    if place != Place::Shown && !(place == Place::Deleted && mark == Mark::Delete) {
         return Err(Refusal::NotInInbox);
     }
     let (already_so, event) = match mark {
@@ -502,9 +533,19 @@ fn mark_item(state: &Stream, recipient: &RecipientId, mark: Mark) -> Result<Vec<
         Mark::Unread => (!read, Event::InboxUnread),
         Mark::Archive => (archived, Event::InboxArchived),
         Mark::Unarchive => (!archived, Event::InboxUnarchived),
-        Mark::Delete => (deleted, Event::InboxDeleted),
+        Mark::Delete => (place == Place::Deleted, Event::InboxDeleted),
     };
     Ok(if already_so { Vec::new() } else { vec![event] })
+}
+
+fn present(state: &Stream, now: Timestamp) -> Result<Vec<Event>, Refusal> {
+    let message = &state.origin.as_ref().ok_or(Refusal::UnknownMessage)?.message;
+    let is_over = message.expires_at.is_some_and(|end| end <= now);
+    Ok(match state.item.place {
+        Place::Waiting | Place::Shown if is_over => vec![Event::InboxExpired],
+        Place::Waiting if message.deliver_at.is_none_or(|at| at <= now) => vec![Event::InboxPresented],
+        Place::Outside | Place::Waiting | Place::Shown | Place::Deleted | Place::Expired => Vec::new(),
+    })
 }
 
 fn plan(

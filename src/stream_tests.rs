@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    event::MessageCancelled,
     id::MessageId,
     message::{Channels, Target},
 };
@@ -80,7 +81,7 @@ fn run(stream: &mut Stream, command: &Command, now: Timestamp) -> Result<Vec<&'s
     let hash = if let Command::Receive(it) = command { Some(it.content_hash) } else { None };
     let events = decide(stream, command, now)?;
     for event in &events {
-        stream.apply(event, hash);
+        stream.apply(event, now, hash);
     }
     Ok(events.iter().map(Event::kind).collect())
 }
@@ -266,6 +267,47 @@ fn marks_append_only_what_changes_and_only_for_the_recipient() {
     assert_eq!(run(&mut stream, &mark("user-1", Mark::Delete), START), Ok(vec!["inbox.deleted"]));
     assert_eq!(run(&mut stream, &mark("user-1", Mark::Delete), START), Ok(vec![]));
     assert_eq!(run(&mut stream, &mark("user-1", Mark::Read), START), Err(Refusal::NotInInbox));
+}
+
+#[test]
+fn an_item_appears_and_goes_once_when_its_time_has_come() {
+    let arrive = |deliver_at: Option<u64>, expires_at: Option<u64>| {
+        let message = Message {
+            deliver_at: deliver_at.map(after),
+            expires_at: expires_at.map(after),
+            ..message("one")
+        };
+        let Command::Receive(mut arrival) = arrival("one", 1, vec![], None) else { panic!() };
+        arrival.message = message.into();
+        let mut stream = Stream::default();
+        run(&mut stream, &Command::Receive(arrival), START).unwrap();
+        stream
+    };
+    let present = |stream: &mut Stream, at| run(stream, &Command::Present, after(at));
+    let read = |stream: &mut Stream| run(stream, &mark("user-1", Mark::Read), START);
+
+    let mut later = arrive(Some(10), Some(20));
+    assert_eq!(present(&mut later, 9), Ok(vec![]));
+    assert_eq!(read(&mut later), Err(Refusal::NotInInbox), "nobody saw it yet");
+    assert_eq!(present(&mut later, 10), Ok(vec!["inbox.presented"]));
+    assert_eq!(present(&mut later, 19), Ok(vec![]));
+    assert_eq!(read(&mut later), Ok(vec!["inbox.read"]));
+    assert_eq!(present(&mut later, 20), Ok(vec!["inbox.expired"]));
+    assert_eq!(present(&mut later, 21), Ok(vec![]));
+    assert_eq!(read(&mut later), Err(Refusal::NotInInbox));
+    assert_eq!(run(&mut later, &mark("user-1", Mark::Delete), START), Err(Refusal::NotInInbox));
+
+    assert_eq!(present(&mut arrive(Some(10), Some(20)), 25), Ok(vec!["inbox.expired"]), "it was too late");
+    for (deliver_at, expires_at) in [(None, Some(0)), (Some(20), Some(20)), (Some(0), Some(0))] {
+        let mut never = arrive(deliver_at, expires_at);
+        assert_eq!(present(&mut never, 30), Ok(vec![]), "{deliver_at:?} {expires_at:?}");
+        assert_eq!(read(&mut never), Err(Refusal::NotInInbox), "{deliver_at:?} {expires_at:?}");
+    }
+    assert_eq!(read(&mut arrive(Some(0), None)), Ok(vec!["inbox.read"]), "its time had come when it came");
+
+    let mut cancelled = arrive(Some(10), None);
+    cancelled.apply(&Event::MessageCancelled(MessageCancelled { reason: "sold out".into() }), START, None);
+    assert_eq!(present(&mut cancelled, 10), Ok(vec![]));
 }
 
 #[test]

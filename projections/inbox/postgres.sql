@@ -1,4 +1,4 @@
--- The inbox: items newest first, and exact counts of those neither archived nor deleted.
+-- The inbox: items newest first, and exact counts of those that are shown and not archived.
 
 create table inbox_items_{slot} (
     message_id      text collate "C" not null,
@@ -15,12 +15,14 @@ create table inbox_items_{slot} (
     source          text,
     occurred_at_us  bigint,
     received_at_us  bigint not null,
+    appeared_at_us  bigint,
     expires_at_us   bigint,
     seen_at_us      bigint,
     read_at_us      bigint,
     archived_at_us  bigint,
     clicked_at_us   bigint,
     state           bigint not null,
+    due_at_us       bigint,
     last_position   bigint not null,
     primary key (message_id)
 );
@@ -40,3 +42,8 @@ create table inbox_counters_{slot} (
 -- Every list is a merge of ranges of one of these: so many states, newest first.
 create index inbox_items_{slot}_recipient on inbox_items_{slot} (recipient_id, state, position desc);
 create index inbox_items_{slot}_category on inbox_items_{slot} (recipient_id, category, state, position desc);
+-- What changed since a cursor.
+create index inbox_items_{slot}_changes on inbox_items_{slot} (recipient_id, last_position);
+-- What appears or goes by itself, and when.
+create index inbox_items_{slot}_due on inbox_items_{slot} (due_at_us)
+    where due_at_us is not null;

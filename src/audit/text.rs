@@ -147,6 +147,8 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
         Event::InboxArchived => ("archived", String::new()),
         Event::InboxUnarchived => ("unarchived", String::new()),
         Event::InboxDeleted => ("deleted", String::new()),
+        Event::InboxPresented => ("presented", "its time had come".to_owned()),
+        Event::InboxExpired => ("expired", "it is in no list any more".to_owned()),
         Event::PushPlanned(it) => {
             let ways = it.deliveries.iter().map(|it| {
                 let mut way = format!("{} → {}", clean(&it.provider), clean(&it.target.masked()));

@@ -59,6 +59,8 @@ impl Event {
             Self::InboxArchived => "inbox.archived",
             Self::InboxUnarchived => "inbox.unarchived",
             Self::InboxDeleted => "inbox.deleted",
+            Self::InboxPresented => "inbox.presented",
+            Self::InboxExpired => "inbox.expired",
             Self::PushPlanned(_) => "push.planned",
             Self::PushAttemptStarted(_) => "push.attempt_started",
             Self::PushAttemptSucceeded(_) => "push.attempt_succeeded",
@@ -101,7 +103,9 @@ pub fn encode(event: &Event) -> Result<Encoded, CodecError> {
         | Event::InboxUnread
         | Event::InboxArchived
         | Event::InboxUnarchived
-        | Event::InboxDeleted => Ok("{}".to_owned()),
+        | Event::InboxDeleted
+        | Event::InboxPresented
+        | Event::InboxExpired => Ok("{}".to_owned()),
     };
     let payload = payload.map_err(|source| CodecError::BadPayload { kind: kind.to_owned(), source })?;
     Ok(Encoded { kind, schema_version: SCHEMA_VERSION, payload })
@@ -127,6 +131,8 @@ pub fn decode(kind: &str, schema_version: i32, payload: &str) -> Result<Event, C
         "inbox.archived" => Ok(Event::InboxArchived),
         "inbox.unarchived" => Ok(Event::InboxUnarchived),
         "inbox.deleted" => Ok(Event::InboxDeleted),
+        "inbox.presented" => Ok(Event::InboxPresented),
+        "inbox.expired" => Ok(Event::InboxExpired),
         "push.planned" => parse(payload).map(Event::PushPlanned),
         "push.attempt_started" => parse(payload).map(Event::PushAttemptStarted),
         "push.attempt_succeeded" => parse(payload).map(Event::PushAttemptSucceeded),
@@ -160,10 +166,12 @@ mod tests {
     use super::*;
 
     /// Every type that this release writes.
-    const KINDS: [&str; 21] = [
+    const KINDS: [&str; 23] = [
         "inbox.archived",
         "inbox.clicked",
         "inbox.deleted",
+        "inbox.expired",
+        "inbox.presented",
         "inbox.read",
         "inbox.seen",
         "inbox.unarchived",

@@ -45,6 +45,10 @@ pub enum Event {
     InboxUnarchived,
     /// … removed from the inbox.
     InboxDeleted,
+    /// The message's own time had come: it appears in the inbox.
+    InboxPresented,
+    /// The message's own end had come: it left the inbox, or never appeared.
+    InboxExpired,
     /// Targets resolved: the list of deliveries.
     PushPlanned(PushPlanned),
     /// About to call the provider.

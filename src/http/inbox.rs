@@ -103,6 +103,8 @@ struct Item {
     occurred_at: Option<Timestamp>,
     received_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
+    appeared_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seen_at: Option<Timestamp>,
@@ -429,6 +431,7 @@ impl From<InboxItem> for Item {
             source: row.source,
             occurred_at: row.occurred_at_us,
             received_at: row.received_at_us,
+            appeared_at: row.appeared_at_us,
             expires_at: row.expires_at_us,
             seen_at: row.seen_at_us,
             read_at: row.read_at_us,

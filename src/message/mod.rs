@@ -67,10 +67,10 @@ pub struct Message {
     /// When it happened at the producer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub occurred_at: Option<Timestamp>,
-    /// Not pushed before.
+    /// Neither shown nor pushed before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub deliver_at: Option<Timestamp>,
-    /// Not pushed after.
+    /// Neither shown nor pushed after.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
     /// Messages of one key replace each other on the device.
@@ -94,11 +94,34 @@ impl Message {
         self.notification_type.inbox
     }
 
+    /// When it appears in the inbox, given when it was received.
+    #[must_use]
+    pub fn appears(&self, received_at: Timestamp) -> Appearance {
+        let at = self.deliver_at.filter(|&it| it > received_at);
+        let is_over = self.expires_at.is_some_and(|end| end <= at.unwrap_or(received_at));
+        match at {
+            _ if !self.for_inbox() || is_over => Appearance::Never,
+            Some(at) => Appearance::Later(at),
+            None => Appearance::AtOnce,
+        }
+    }
+
     /// Whether it is to be pushed.
     #[must_use]
     pub const fn for_push(&self) -> bool {
         self.notification_type.push
     }
+}
+
+/// When a message appears in the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appearance {
+    /// It is not for the inbox, or was over before.
+    Never,
+    /// When it is received.
+    AtOnce,
+    /// At its `deliverAt`.
+    Later(Timestamp),
 }
 
 /// `notificationType`: `"APP_NOTIFICATION"`, `"PUSH"`, or a list of both. At least one is set.

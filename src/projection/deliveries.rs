@@ -228,7 +228,9 @@ impl Projection for Deliveries {
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived
-            | Event::InboxDeleted => {}
+            | Event::InboxDeleted
+            | Event::InboxPresented
+            | Event::InboxExpired => {}
         }
     }
 
@@ -286,7 +288,9 @@ impl Projection for Deliveries {
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived
-            | Event::InboxDeleted => {}
+            | Event::InboxDeleted
+            | Event::InboxPresented
+            | Event::InboxExpired => {}
         }
     }
 }

@@ -40,7 +40,7 @@ struct Try {
 }
 
 fn tries() -> impl Strategy<Value = Vec<Try>> {
-    let one = (0..MESSAGES, 0..25_u8, any::<u8>());
+    let one = (0..MESSAGES, 0..26_u8, any::<u8>());
     vec(one.prop_map(|(message, what, how)| Try { message, what, how }), 1..120)
 }
 
@@ -91,6 +91,7 @@ impl History {
             7 => mark(Mark::Unarchive),
             8 if it.how < 64 => mark(Mark::Click),
             8 => mark(Mark::Delete),
+            25 => decided(Command::Present),
             9 => decided(Command::Plan { deliveries: self.plan(id), is_nowhere: false }),
             10..13 => decided(Command::StartAttempt { delivery_id, claim: self.claim() }),
             13..15 => outcome(AttemptResult::Accepted { provider_message_id: None, status: Some(200) }),
@@ -161,7 +162,7 @@ impl History {
     fn append(&mut self, it: Try, message: &Message, events: Vec<Event>) {
         let (stream, version) = self.streams.entry(it.message).or_default();
         for body in events {
-            stream.apply(&body, Some(ContentHash([0; 32])));
+            stream.apply(&body, self.now, Some(ContentHash([0; 32])));
             self.log.push(Recorded {
                 shard: Shard(0),
                 position: Position(i64::try_from(self.log.len()).unwrap() + 1),
@@ -180,8 +181,14 @@ impl History {
     fn message(number: u8, how: u8) -> Message {
         let channels = [json!(["APP_NOTIFICATION", "PUSH"]), json!(["APP_NOTIFICATION"]), json!(["PUSH"])];
         let categories = [None, Some("pass"), Some("inquiry")];
+        // Some appear later, some go by themselves.
+        let time = |steps| Timestamp::from_micros(steps * STEP_US).to_string();
+        let deliver_at = (how % 5 == 1).then(|| time(i64::from(how / 16)));
+        let expires_at = (how % 7 == 1).then(|| time(i64::from(how / 4)));
         serde_json::from_value(json!({
             "messageId": format!("m-{number}"),
+            "deliverAt": deliver_at,
+            "expiresAt": expires_at,
             "recipientId": format!("user-{}", number % 2),
             "notificationType": channels[usize::from(how % 3)],
             "title": "Hello",
@@ -228,6 +235,11 @@ fn typed<R: Row>(tables: &Tables) -> Vec<R> {
     rows.cloned().map(R::from_values).collect()
 }
 
+/// The items that are in a list.
+fn shown(tables: &Tables) -> Vec<InboxItem> {
+    typed(tables).into_iter().filter(InboxItem::is_shown).collect()
+}
+
 /// How many deliveries of a message have given their places to others.
 fn moved(log: &[Recorded], message: &str) -> i64 {
     let mut moved = BTreeSet::new();
@@ -271,7 +283,7 @@ proptest! {
     fn counters_equal_a_count_of_the_items(tries in tries()) {
         let rows = fold_in_memory(&Inbox, &History::of(&tries));
         let mut counted: BTreeMap<(String, String), [i64; 3]> = BTreeMap::new();
-        for item in typed::<InboxItem>(&rows).into_iter().filter(|it| it.archived_at_us.is_none()) {
+        for item in shown(&rows).into_iter().filter(|it| it.archived_at_us.is_none()) {
             for category in [Some(String::new()), item.category].into_iter().flatten() {
                 let counts = counted.entry((item.recipient_id.clone(), category)).or_default();
                 counts[0] += i64::from(item.seen_at_us.is_none());
@@ -309,7 +321,8 @@ proptest! {
     fn messages_agree_with_deliveries_and_inbox(tries in tries()) {
         let log = History::of(&tries);
         let deliveries = typed::<PushDelivery>(&fold_in_memory(&Deliveries, &log));
-        let items = typed::<InboxItem>(&fold_in_memory(&Inbox, &log));
+        let items = fold_in_memory(&Inbox, &log);
+        let items = shown(&items);
         for it in typed::<MessageRow>(&fold_in_memory(&Messages, &log)) {
             let of_it = || deliveries.iter().filter(|row| row.message_id == it.message_id);
             let count = |status| i64::try_from(of_it().filter(|row| row.status == status).count()).unwrap();
@@ -325,8 +338,10 @@ proptest! {
             prop_assert_eq!(it.push_state == PushState::None, of_it().next().is_none(), "{:?}", it);
 
             let item = items.iter().find(|item| item.message_id == it.message_id);
-            let in_inbox = !matches!(it.engagement, Engagement::None | Engagement::Deleted);
-            prop_assert_eq!(item.is_some(), in_inbox, "{:?}", it);
+            let was_in_inbox = !matches!(it.engagement, Engagement::None | Engagement::Deleted);
+            prop_assert!(item.is_none() || was_in_inbox, "{:?}", it);
+            let is_timed = it.deliver_at_us.is_some() || it.expires_at_us.is_some();
+            prop_assert!(item.is_some() || !was_in_inbox || is_timed, "{:?}", it);
             if let Some(item) = item {
                 let marks = (item.seen_at_us, item.read_at_us, item.archived_at_us);
                 prop_assert_eq!(marks, (it.seen_at_us, it.read_at_us, it.archived_at_us), "{:?}", it);
@@ -351,7 +366,7 @@ fn histories_hold_every_type_of_event_and_every_status() {
             *statuses.entry(it.status.as_str()).or_default() += 1;
         }
     }
-    assert_eq!(kinds.len(), 21, "{kinds:?}");
+    assert_eq!(kinds.len(), 23, "{kinds:?}");
     assert_eq!(statuses.len(), DeliveryStatus::ALL.len(), "{statuses:?}");
 }
 

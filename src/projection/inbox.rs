@@ -1,18 +1,23 @@
 //! The inbox projection: the items that the app shows, and exact counts of them.
 //!
-//! An item counts while it is neither archived nor deleted. Every change of an item moves the
-//! counters by the difference between its weight after and before, so the counts are exact without
-//! ever being counted. Whether a push was sent plays no part here.
+//! An item counts while it is shown and not archived. Every change of an item moves the counters by the
+//! difference between its weight after and before, so the counts are exact without ever being counted. That
+//! an item appears or goes by the clock is an event like any other: a fold asks no time. Whether a push was
+//! sent plays no part here.
+//!
+//! Every change that a recipient can notice moves `last_position` of their overall counter, which so is the
+//! cursor of the whole inbox; `last_position` of an item, which stays behind when the item goes, says what
+//! changed since.
 
 use super::{Ddl, Keys, Projection, Row, Rows, Table, Value, data_text, label};
 use crate::{
     clock::Timestamp,
     event::{Event, Recorded},
-    message::Message,
+    message::{Appearance, Message},
 };
 
 crate::rows! {
-    /// One message in a recipient's inbox. Deleted items have no row.
+    /// One message in a recipient's inbox. What is gone leaves a row without texts, for those who show it still.
     struct InboxItem in "inbox_items", key 1 {
         /// Which message.
         message_id: String,
@@ -20,7 +25,7 @@ crate::rows! {
         recipient_id: String,
         /// The shard of the recipient.
         shard: i64,
-        /// Where `message.received` stands in the shard: newest first is by this.
+        /// The event by which it appeared, in the shard: newest first is by this.
         position: i64,
         /// The headline; empty once erased.
         title: String,
@@ -42,6 +47,8 @@ crate::rows! {
         occurred_at_us: Option<Timestamp>,
         /// When the ledger wrote it down.
         received_at_us: Timestamp,
+        /// When it appeared; none while it waits for its time.
+        appeared_at_us: Option<Timestamp>,
         /// When it stops being of interest.
         expires_at_us: Option<Timestamp>,
         /// When it was first shown.
@@ -52,8 +59,11 @@ crate::rows! {
         archived_at_us: Option<Timestamp>,
         /// When it was first followed to where it leads.
         clicked_at_us: Option<Timestamp>,
-        /// Where it belongs in lists: 0 unseen, 1 unread, 2 read; 3, 4 and 5 the same, put away.
+        /// Where it belongs in lists: 0 unseen, 1 unread, 2 read; 3, 4 and 5 the same, put away; in none: 6
+        /// waits for its time, 7 is gone.
         state: i64,
+        /// When it appears or goes by itself.
+        due_at_us: Option<Timestamp>,
         /// The last event that changed this row.
         last_position: i64,
     }
@@ -72,10 +82,15 @@ crate::rows! {
         unread: i64,
         /// All.
         total: i64,
-        /// The last event that changed this row.
+        /// The last event that changed this row, and of the whole inbox: that changed any of it.
         last_position: i64,
     }
 }
+
+/// In no list yet: it waits for its time.
+pub const WAITING: i64 = 6;
+/// In no list any more.
+pub const GONE: i64 = 7;
 
 /// How far a recipient has come with an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +126,7 @@ impl Projection for Inbox {
     }
 
     fn version(&self) -> i32 {
-        2
+        3
     }
 
     fn tables(&self) -> &'static [&'static Table] {
@@ -129,7 +144,7 @@ impl Projection for Inbox {
     fn touches<'e>(&self, event: &'e Recorded, keys: &mut Keys<'e>) {
         let (message, recipient) = (event.message_id.as_str(), event.recipient_id.as_str());
         match &event.body {
-            Event::MessageReceived(it) if it.message.for_inbox() => {
+            Event::MessageReceived(it) if appears(&it.message, event) => {
                 keys.fresh::<InboxItem>(message);
                 keys.want::<InboxCounter>(recipient);
             }
@@ -139,14 +154,16 @@ impl Projection for Inbox {
             | Event::InboxUnread
             | Event::InboxArchived
             | Event::InboxUnarchived
-            | Event::InboxDeleted => {
+            | Event::InboxDeleted
+            | Event::InboxPresented
+            | Event::InboxExpired
+            | Event::MessageErased(_) => {
                 keys.want::<InboxItem>(message);
                 keys.want::<InboxCounter>(recipient);
             }
-            Event::MessageErased(_) => keys.want::<InboxItem>(message),
+            Event::MessageCancelled(_) => keys.want::<InboxItem>(message),
             Event::MessageReceived(_)
             | Event::MessageConflicted(_)
-            | Event::MessageCancelled(_)
             | Event::PushPlanned(_)
             | Event::PushAttemptStarted(_)
             | Event::PushAttemptSucceeded(_)
@@ -163,9 +180,11 @@ impl Projection for Inbox {
     fn fold(&self, event: &Recorded, rows: &mut Rows) {
         let at = event.occurred_at;
         match &event.body {
-            Event::MessageReceived(it) if it.message.for_inbox() => {
+            Event::MessageReceived(it) if appears(&it.message, event) => {
                 let item = InboxItem::new(&it.message, event);
-                count(rows, event, item.category.as_deref(), Weight::of(&item));
+                if item.state != WAITING {
+                    count(rows, event, item.category.as_deref(), Weight::of(&item));
+                }
                 rows.put(item);
             }
             Event::InboxSeen => mark(rows, event, |item| item.see(at)),
@@ -181,16 +200,21 @@ impl Projection for Inbox {
             Event::InboxUnread => mark(rows, event, |item| item.read_at_us = None),
             Event::InboxArchived => mark(rows, event, |item| item.archived_at_us = Some(at)),
             Event::InboxUnarchived => mark(rows, event, |item| item.archived_at_us = None),
-            Event::InboxDeleted => {
-                if let Some(item) = rows.remove::<InboxItem>(event.message_id.as_str(), &[]) {
-                    let weight = Weight::of(&item);
-                    count(rows, event, item.category.as_deref(), Weight::default().minus(weight));
+            Event::InboxPresented => mark(rows, event, |item| {
+                (item.position, item.appeared_at_us) = (event.position.0, Some(at));
+                (item.state, item.due_at_us) = (ItemState::Unseen.number(false), item.expires_at_us);
+            }),
+            Event::InboxDeleted | Event::InboxExpired => leave(rows, event),
+            Event::MessageErased(_) => mark(rows, event, InboxItem::blank),
+            Event::MessageCancelled(_) => {
+                let item = rows.remove::<InboxItem>(event.message_id.as_str(), &[]);
+                // Only what waits is called off.
+                if let Some(item) = item.filter(|it| it.state != WAITING) {
+                    rows.put(item);
                 }
             }
-            Event::MessageErased(_) => mark(rows, event, InboxItem::blank),
             Event::MessageReceived(_)
             | Event::MessageConflicted(_)
-            | Event::MessageCancelled(_)
             | Event::PushPlanned(_)
             | Event::PushAttemptStarted(_)
             | Event::PushAttemptSucceeded(_)
@@ -207,6 +231,10 @@ impl Projection for Inbox {
 
 impl InboxItem {
     fn new(message: &Message, event: &Recorded) -> Self {
+        let waits = match message.appears(event.recorded_at) {
+            Appearance::Later(at) => Some(at),
+            Appearance::AtOnce | Appearance::Never => None,
+        };
         Self {
             message_id: event.message_id.to_string(),
             recipient_id: event.recipient_id.to_string(),
@@ -222,14 +250,21 @@ impl InboxItem {
             source: message.source.clone(),
             occurred_at_us: message.occurred_at,
             received_at_us: event.recorded_at,
+            appeared_at_us: waits.is_none().then_some(event.recorded_at),
             expires_at_us: message.expires_at,
             seen_at_us: None,
             read_at_us: None,
             archived_at_us: None,
             clicked_at_us: None,
-            state: ItemState::Unseen.number(false),
+            state: if waits.is_some() { WAITING } else { ItemState::Unseen.number(false) },
+            due_at_us: waits.or(message.expires_at),
             last_position: event.position.0,
         }
+    }
+
+    /// Whether it is in a list.
+    pub const fn is_shown(&self) -> bool {
+        self.state < WAITING
     }
 
     /// How far its recipient has come with it.
@@ -244,6 +279,12 @@ impl InboxItem {
     /// What is read was seen; the first time stands.
     fn see(&mut self, at: Timestamp) {
         self.seen_at_us.get_or_insert(at);
+    }
+
+    /// Is in no list any more.
+    fn go(&mut self) {
+        self.blank();
+        (self.state, self.due_at_us) = (GONE, None);
     }
 
     /// Takes away what may speak of a person; that there was an item stays.
@@ -263,7 +304,7 @@ struct Weight {
 
 impl Weight {
     fn of(item: &InboxItem) -> Self {
-        if item.archived_at_us.is_some() {
+        if item.archived_at_us.is_some() || !item.is_shown() {
             return Self::default();
         }
         Self { unseen: item.seen_at_us.is_none().into(), unread: item.read_at_us.is_none().into(), total: 1 }
@@ -278,21 +319,44 @@ impl Weight {
     }
 }
 
+/// Whether a message that is received is ever in the inbox.
+fn appears(message: &Message, event: &Recorded) -> bool {
+    message.appears(event.recorded_at) != Appearance::Never
+}
+
 /// Changes the event's item and moves the counters by the difference.
 fn mark(rows: &mut Rows, event: &Recorded, change: impl FnOnce(&mut InboxItem)) {
     let mut moved = None;
     rows.change(event.message_id.as_str(), &[], |item: &mut InboxItem| {
-        let before = Weight::of(item);
+        if item.state == GONE {
+            return;
+        }
+        let (before, was_shown) = (Weight::of(item), item.is_shown());
         change(item);
-        item.state = item.state().number(item.archived_at_us.is_some());
+        if item.is_shown() {
+            item.state = item.state().number(item.archived_at_us.is_some());
+        }
         item.last_position = event.position.0;
-        let difference = Weight::of(item).minus(before);
-        if difference != Weight::default() {
-            moved = Some((item.category.clone(), difference));
+        if was_shown || item.is_shown() {
+            let difference = Weight::of(item).minus(before);
+            let category = item.category.clone().filter(|_| difference != Weight::default());
+            moved = Some((category, difference));
         }
     });
     if let Some((category, difference)) = moved {
         count(rows, event, category.as_deref(), difference);
+    }
+}
+
+/// Takes the event's item out of all lists. What was never shown leaves no row behind.
+fn leave(rows: &mut Rows, event: &Recorded) {
+    let mut waited = false;
+    mark(rows, event, |item| {
+        waited = item.state == WAITING;
+        item.go();
+    });
+    if waited {
+        rows.remove::<InboxItem>(event.message_id.as_str(), &[]);
     }
 }
 

@@ -232,10 +232,12 @@ impl MessageRow {
                 self.first_accepted_at_us.get_or_insert(at);
             }
             Event::PushAttemptFailed(it) if it.settles => self.last_error = Some(it.code.clone()),
-            // A word that came too late decides nothing any more.
+            // A word that came too late decides nothing any more, and what time does nobody did.
             Event::PushAttemptSucceeded(_)
             | Event::PushAttemptFailed(_)
             | Event::PushAttemptPending(_)
+            | Event::InboxPresented
+            | Event::InboxExpired
             | Event::MessageReceived(_) => {}
             Event::PushAttemptLost(_) => self.last_error = Some("lost".to_owned()),
             // Another takes its place, and is counted instead.

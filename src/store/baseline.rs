@@ -282,18 +282,21 @@ impl Baseline {
 
 /// What the log says of an inbox item that nobody touched; the other columns stay empty.
 const INBOX_COLUMNS: &str = "message_id, recipient_id, shard, position, title, body, category, link, \
-                             image_url, data, locale, source, occurred_at_us, received_at_us, state, last_position";
+                             image_url, data, locale, source, occurred_at_us, received_at_us, appeared_at_us, \
+                             state, last_position";
 
 const FILL_INBOX_SQLITE: &str = "\
 select message_id, recipient_id, shard, position,
        payload ->> '$.message.title', payload ->> '$.message.body', payload ->> '$.message.category',
        payload ->> '$.message.link', payload ->> '$.message.imageUrl', payload ->> '$.message.data',
-       payload ->> '$.message.locale', payload ->> '$.message.source', occurred_at_us, recorded_at_us, 0, position
+       payload ->> '$.message.locale', payload ->> '$.message.source',
+       occurred_at_us, recorded_at_us, recorded_at_us, 0, position
 from notification_events where type = 'message.received'";
 
 const FILL_INBOX_POSTGRES: &str = "\
 select e.message_id, e.recipient_id, e.shard, e.position, m.title, m.body, m.category,
-       m.link, m.\"imageUrl\", m.data::text, m.locale, m.source, e.occurred_at_us, e.recorded_at_us, 0, e.position
+       m.link, m.\"imageUrl\", m.data::text, m.locale, m.source,
+       e.occurred_at_us, e.recorded_at_us, e.recorded_at_us, 0, e.position
 from notification_events e
 cross join lateral json_to_record(e.payload::json -> 'message') as m (
        title text, body text, category text, link text, \"imageUrl\" text, data json, locale text, source text)
@@ -304,7 +307,7 @@ where e.type = 'message.received'";
 const FILL_INBOX_MYSQL: &str = "\
 select e.message_id, e.recipient_id, e.shard, e.position, m.title, m.body, m.category,
        m.link, m.image_url, json_extract(e.payload, '$.message.data'), m.locale, m.source,
-       e.occurred_at_us, e.recorded_at_us, 0, e.position
+       e.occurred_at_us, e.recorded_at_us, e.recorded_at_us, 0, e.position
 from notification_events e
 join json_table(e.payload, '$.message' columns (
        title     mediumtext   character set utf8mb4 path '$.title',

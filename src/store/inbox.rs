@@ -10,7 +10,7 @@ use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRo
 use super::{Store, StoreError, typed::Typed};
 use crate::{
     clock::Timestamp,
-    id::{MessageId, Position, RecipientId},
+    id::{MessageId, Position, RecipientId, Shard},
     projection::{
         Row,
         inbox::{InboxCounter, InboxItem, ItemState},
@@ -33,9 +33,9 @@ pub struct InboxFilter {
     pub archived: Archived,
     /// Of this category.
     pub category: Option<String>,
-    /// Received at this time or later.
+    /// Appeared at this time or later.
     pub since: Option<Timestamp>,
-    /// Received before this time.
+    /// Appeared before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -164,12 +164,31 @@ impl Store {
             .limit(limit)
             .to_owned();
         let rows: Vec<Found> = self.db().all(&statement).await?;
-        let read = |row: Found| {
-            let id = MessageId::new(&row.message_id)
-                .map_err(|error| StoreError::Corrupt(format!("inbox_items.message_id {error}")))?;
-            Ok((id, Position(row.position)))
+        rows.into_iter().map(|row| Ok((message_id(&row.message_id)?, Position(row.position)))).collect()
+    }
+
+    /// Items that appear or go by themselves and whose time has come, the longest due first: a range of
+    /// `inbox_items_due`.
+    pub async fn inbox_due(&self, now: Timestamp, limit: u64) -> Result<Vec<(Shard, MessageId)>, StoreError> {
+        #[derive(FromRow)]
+        struct Found {
+            shard: i64,
+            message_id: String,
+        }
+        let statement = Query::select()
+            .columns(["shard", "message_id"])
+            .from("inbox_items")
+            .and_where(Expr::col("due_at_us").lte(now.as_micros()))
+            .order_by("due_at_us", Order::Asc)
+            .limit(limit)
+            .to_owned();
+        let rows: Vec<Found> = self.db().all(&statement).await?;
+        let shard = |column: i64| {
+            u16::try_from(column)
+                .map(Shard)
+                .map_err(|_| StoreError::Corrupt(format!("inbox_items has shard {column}")))
         };
-        rows.into_iter().map(read).collect()
+        rows.into_iter().map(|row| Ok((shard(row.shard)?, message_id(&row.message_id)?))).collect()
     }
 }
 
@@ -199,6 +218,10 @@ impl InboxCounts {
             self.by_category.push((category, counts));
         }
     }
+}
+
+fn message_id(text: &str) -> Result<MessageId, StoreError> {
+    MessageId::new(text).map_err(|error| StoreError::Corrupt(format!("inbox_items.message_id {error}")))
 }
 
 /// A row of [`page`].
@@ -286,10 +309,10 @@ fn items(
             statement.and_where(Expr::col("category").eq(category.as_str()));
         }
         if let Some(since) = filter.since {
-            statement.and_where(Expr::col("received_at_us").gte(since.as_micros()));
+            statement.and_where(Expr::col("appeared_at_us").gte(since.as_micros()));
         }
         if let Some(until) = filter.until {
-            statement.and_where(Expr::col("received_at_us").lt(until.as_micros()));
+            statement.and_where(Expr::col("appeared_at_us").lt(until.as_micros()));
         }
         Query::select().columns(columns.iter().copied()).from_subquery(statement.take(), "s").to_owned()
     };

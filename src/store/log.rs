@@ -352,7 +352,7 @@ async fn load(tx: &mut Tx, parts: &[(Shard, &[Entry])]) -> Result<HashMap<Messag
         it.loaded = true;
         it.next_version = event.version.0 + 1;
         it.last_position = event.position.0;
-        it.stream.apply(&event.body, hash);
+        it.stream.apply(&event.body, event.recorded_at, hash);
     }
     Ok(known)
 }
@@ -409,7 +409,7 @@ impl Batch {
                 _ => None,
             };
             let encoded = codec::encode(event).map_err(codec(*head))?;
-            known.stream.apply(event, hash);
+            known.stream.apply(event, self.now, hash);
             let recipient = known
                 .stream
                 .origin()

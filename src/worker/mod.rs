@@ -5,6 +5,7 @@
 
 pub mod deliver;
 pub mod ingest;
+pub mod present;
 pub mod project;
 pub mod rebuild;
 

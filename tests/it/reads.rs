@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use notification_ledger::{
     audit::Audit,
-    clock::Timestamp,
-    event::Metadata,
+    clock::{Clock as _, Timestamp},
+    event::{Event, Metadata, Recorded},
     id::{Cursor, MessageId, Position, RecipientId},
     ledger::Receipt,
     projection::ALL,
@@ -15,8 +15,11 @@ use notification_ledger::{
         inbox::{Archived, Counts, InboxFilter, Status},
     },
     stream::Mark,
+    wake::Wake,
+    worker::{self, Worker as _, present::Present, project::Project},
 };
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     database::for_each_database,
@@ -81,6 +84,53 @@ for_each_database! {
         let unread: Vec<_> = unread.iter().map(|(id, position)| (id.as_str(), *position)).collect();
         let at = |n: usize| cursors[n].position;
         assert_eq!(unread, [("m-5", at(5)), ("m-4", at(4)), ("m-3", at(3))]);
+        ledger.close().await;
+    }
+
+    /// What is for later appears at its time as the newest, and goes at its end, however many look after it.
+    async fn items_appear_and_go_when_their_time_comes(db: TestDb) {
+        let clock = manual_clock();
+        let ledger = TestLedger::on(open_store(&db, 2).await, clock.clone());
+        let user = recipient("user-1");
+        let minute = |n: u64| clock.now().plus(Duration::from_secs(60 * n)).to_string();
+        let times = |deliver_at: Option<u64>, expires_at: Option<u64>| {
+            json!({"deliverAt": deliver_at.map(minute), "expiresAt": expires_at.map(minute), "category": "pass"})
+        };
+        let arrivals = [("later", times(Some(10), Some(20))), ("short", times(None, Some(5))), ("plain", json!({}))];
+        for (id, fields) in arrivals {
+            let receipts = ledger.ledger.accept(vec![incoming(id, user.as_str(), fields)]).await;
+            assert!(matches!(receipts[0], Ok(Receipt::Appended(_))), "{receipts:?}");
+        }
+        let stop = CancellationToken::new();
+        let project = Project::new(ledger.ledger.clone(), 100, Wake::default());
+        let poll = Duration::from_millis(10);
+        let running = tokio::spawn(worker::run(project, ledger.ledger.appended(), poll, stop.clone()));
+        let (mut one, mut other) = (Present::new(ledger.ledger.clone()), Present::new(ledger.ledger.clone()));
+        let mut turns = 0;
+        for (minutes, expected, appended) in [
+            (0, &["plain", "short"][..], 0),
+            (5, &["plain"], 1),
+            (4, &["plain"], 0),
+            (1, &["later", "plain"], 1),
+            (10, &["plain"], 1),
+        ] {
+            clock.advance(Duration::from_secs(60 * minutes));
+            let shard = ledger.ledger.store().shard_of(&user);
+            turns += appended;
+            let _ = tokio::join!(one.tick(), other.tick());
+            let events = ledger.log().await;
+            let at = events.iter().filter(|it| it.shard == shard).map(|it| it.position).max().unwrap();
+            let cursor = Cursor { shard, position: at };
+            assert!(ledger.ledger.wait_for("inbox", cursor, Duration::from_secs(10)).await.unwrap());
+            let page = ledger.ledger.store().inbox(&user, &everything(), 100).await.unwrap();
+            let counts = i64::try_from(expected.len()).unwrap();
+            assert_eq!((&ids(&page.items)[..], page.counts.overall.total), (expected, counts), "{minutes}");
+            let by_the_clock = |it: &&Recorded| matches!(it.body, Event::InboxPresented | Event::InboxExpired);
+            assert_eq!(events.iter().filter(by_the_clock).count(), turns, "{minutes}");
+        }
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        drop((one, other));
         ledger.close().await;
     }
 

@@ -91,6 +91,8 @@ impl Tally {
             | Event::InboxArchived
             | Event::InboxUnarchived
             | Event::InboxDeleted
+            | Event::InboxPresented
+            | Event::InboxExpired
             | Event::PushAttemptPending(_)
             | Event::PushRescheduled(_)
             | Event::PushReceipt(_)
