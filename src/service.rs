@@ -208,6 +208,7 @@ pub async fn start_on(
     let roles = config.service.role_set();
     let has = |role| roles.contains(&role);
     let keys = config.api.read_keys().map_err(ConfigError::Invalid)?;
+    let (users, fetching) = config.api.users.build().map_err(|it| ConfigError::Invalid(vec![it]))?;
     let providers = build_providers(config, &clock)?;
     let queues = if has(Role::Ingest) { open_queues(config).await? } else { Vec::new() };
     let worker = config.delivery.worker_name();
@@ -253,8 +254,11 @@ pub async fn start_on(
             body_limit_bytes: config.api.body_limit_bytes,
             request_timeout: config.api.request_timeout,
         };
-        let app =
-            App { ledger: ledger.clone(), callers: Callers::new(keys), settings, metrics: Some(metrics) };
+        if let Some(fetching) = fetching {
+            tasks.spawn("users' keys", fetching.run(stop.clone()).map(Ok::<_, BoxError>));
+        }
+        let callers = Callers::new(keys, users);
+        let app = App { ledger: ledger.clone(), callers, settings, metrics: Some(metrics) };
         tasks.spawn("api", http::serve(listener, app, stop));
     }
     Ok(Running { api, ledger })
@@ -266,10 +270,11 @@ async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(api.bind).await;
     let listener = listener.with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?;
     let address = listener.local_addr()?;
-    if api.keys.is_empty() {
-        tracing::warn!(%address, "no API key is configured: the API answers everybody on this machine, and nobody else");
+    if api.has_callers() {
+        let (keys, users) = (api.keys.len(), api.users.is_set());
+        tracing::info!(%address, keys, users, "the API answers callers with a key or a token");
     } else {
-        tracing::info!(%address, keys = api.keys.len(), "the API answers callers with a key");
+        tracing::warn!(%address, "no API key is configured: the API answers everybody on this machine, and nobody else");
     }
     Ok(listener)
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     problem::Problem,
+    users::Users,
     value::{at_least_one, list, millis, within},
 };
 use crate::{
@@ -34,6 +35,8 @@ pub struct Api {
     /// Who may call.
     #[serde(default, deserialize_with = "list")]
     pub keys: Vec<ApiKey>,
+    /// Whose tokens open the inbox of their own.
+    pub users: Users,
 }
 
 /// `[[api.keys]]`
@@ -55,9 +58,14 @@ impl Api {
         self.bind.ip().to_canonical().is_loopback()
     }
 
+    /// Whether anybody is let in by a key or a token, so that others are not.
+    pub const fn has_callers(&self) -> bool {
+        !self.keys.is_empty() || self.users.is_set()
+    }
+
     /// What is wrong with this section.
     pub fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.users.validate();
         problems.extend(at_least_one("api.request_timeout_ms", self.request_timeout));
         problems.extend(within("api.body_limit_bytes", self.body_limit_bytes as u64, 1024..=256 << 20));
         if self.wait_for_projection >= self.request_timeout {

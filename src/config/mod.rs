@@ -12,6 +12,7 @@ mod problem;
 mod process;
 mod push;
 mod show;
+mod users;
 mod value;
 mod work;
 
@@ -27,6 +28,7 @@ pub use self::{
     problem::{ConfigError, Problem},
     process::{Role, Service, Telemetry},
     push::{ProviderSettings, Push, Route},
+    users::{Signature, Users},
     work::{Delivery, Projection},
 };
 
@@ -75,20 +77,21 @@ impl Config {
             self.service.validate(),
         ]
         .concat();
-        if self.service.has(Role::Api) && self.api.keys.is_empty() && !self.api.is_loopback() {
+        if self.service.has(Role::Api) && !self.api.has_callers() && !self.api.is_loopback() {
             problems.push(Problem::new(
                 "api.bind",
                 format!("is {}, which others can reach, and no key is configured", self.api.bind),
-                "add [[api.keys]], or bind to 127.0.0.1",
+                "add [[api.keys]] or [api.users], or bind to 127.0.0.1",
             ));
         }
         problems
     }
 
-    /// Reads every secret that a key of the API refers to, and says which cannot be used.
+    /// Reads every secret that the API refers to, and says which cannot be used.
     pub fn check_secrets(&self) -> Vec<Problem> {
         let keys = self.api.keys.iter().enumerate();
-        keys.filter_map(|(i, key)| key.read_secret(&format!("api.keys[{i}]")).err()).collect()
+        let keys = keys.filter_map(|(i, key)| key.read_secret(&format!("api.keys[{i}]")).err());
+        keys.chain(self.api.users.read_secret().err()).collect()
     }
 }
 

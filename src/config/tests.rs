@@ -190,12 +190,58 @@ fn an_api_that_others_can_reach_needs_a_key() {
     assert_eq!(
         problems(open, &[]),
         ["api.bind (test.toml) is 0.0.0.0:8080, which others can reach, and no key is configured; add \
-          [[api.keys]], or bind to 127.0.0.1"]
+          [[api.keys]] or [api.users], or bind to 127.0.0.1"]
     );
     let key = "[[api.keys]]\nname = \"a\"\nsecret = \"env:A\"\nscopes = [\"admin\"]";
     assert!(load(&format!("{open}{key}"), &[]).is_ok());
     assert!(load(&format!("{open}[service]\nroles = [\"deliver\"]"), &[]).is_ok(), "nothing listens");
     assert!(load("[api]\nbind = \"[::1]:8080\"", &[]).is_ok());
+}
+
+#[test]
+fn the_users_of_an_app_are_known_by_exactly_one_source_of_keys() {
+    let users = |keys: &str| format!("[api.users]\nissuer = \"i\"\naudience = \"a\"\n{keys}\n");
+    let (url, secret) = ("jwks_url = \"https://login.example/keys\"", "secret = \"env:SHARED\"");
+    let (hs256, mixed) = ("algorithms = [\"HS256\"]", "algorithms = [\"RS256\", \"HS256\"]");
+    for good in [
+        url.to_owned(),
+        "jwks_url = \"http://127.0.0.1:9/keys\"".to_owned(),
+        "jwks_file = \"/run/keys.json\"".to_owned(),
+        format!("{secret}\n{hs256}"),
+    ] {
+        let file = format!("[api]\nbind = \"0.0.0.0:8080\"\n{}", users(&good));
+        assert!(load(&file, &[]).is_ok(), "{:?}", load(&file, &[]));
+    }
+    for (file, expected) in [
+        (
+            "[api.users]\njwks_file = \"k\"".to_owned(),
+            &["api.users.issuer is not set, so that no user's token is taken"][..],
+        ),
+        (
+            "[api.users]\nissuer = \"i\"".to_owned(),
+            &["api.users.audience is not set", "api.users.jwks_url is not set, and neither is"][..],
+        ),
+        (users(""), &["api.users.jwks_url is not set, and neither is"][..]),
+        (users(&format!("{url}\njwks_file = \"k\"")), &["api.users.jwks_file is set beside another"][..]),
+        (users("jwks_url = \"http://login.example/keys\""), &["api.users.jwks_url is not encrypted"][..]),
+        (users("jwks_url = \"login.example\""), &["api.users.jwks_url is no address"][..]),
+        (users("jwks_url = \"file:///keys\""), &["api.users.jwks_url is no address on the web"][..]),
+        (users(secret), &["api.users.algorithms holds another algorithm than HS256"][..]),
+        (users(&format!("{url}\n{mixed}")), &["api.users.algorithms holds HS256"][..]),
+        (users(&format!("{url}\nalgorithms = []")), &["api.users.algorithms is empty"][..]),
+        (users(&format!("{url}\nalgorithms = [\"none\"]")), &["api.users.algorithms[0] is \"none\""][..]),
+        (users(&format!("{url}\nleeway_s = 61")), &["api.users.leeway_s is 61"][..]),
+        (users(&format!("{url}\nrecipient_claim = \"\"")), &["api.users.recipient_claim is empty"][..]),
+        (
+            users("secret = \"0123456789abcdef0123456789abcdef\""),
+            &["api.users.jwks_url is not set", "api.users.secret is not a reference to a secret"][..],
+        ),
+    ] {
+        let found: Vec<_> = problems(&file, &[]).iter().map(|it| it.replace(" (test.toml)", "")).collect();
+        let named = expected.iter().all(|it| found.iter().any(|found| found.starts_with(it)));
+        assert!(named && found.len() == expected.len(), "{file}: {found:#?}");
+        assert!(!found.concat().contains("0123456789"), "{found:?}");
+    }
 }
 
 #[test]

@@ -6,8 +6,11 @@
 //! everything is allowed, except to web pages, which a browser on this machine could carry here.
 
 mod keys;
+mod token;
+mod users;
 
 use std::{
+    borrow::Cow,
     fmt,
     marker::PhantomData,
     sync::{Arc, OnceLock},
@@ -19,13 +22,18 @@ use axum::{
 };
 use serde::Deserialize;
 
-pub use self::keys::{Key, Keys};
+use self::users::{NotKnown, RETRY_S};
+pub use self::{
+    keys::{Key, Keys},
+    token::{KeySet, Rules},
+    users::{FetchError, Fetching, Origin, Published, Source, Users},
+};
 use super::{
     App,
     extract::{RecipientPath, Segments},
-    problem::{Kind, Problem},
+    problem::{About, Kind, Problem},
 };
-use crate::{event::Metadata, id::RecipientId, metric};
+use crate::{clock::Timestamp, event::Metadata, id::RecipientId, metric};
 
 /// The actor where no key is configured.
 const LOCAL: &str = "local";
@@ -82,6 +90,7 @@ pub enum Scope {
 #[derive(Debug, Default)]
 pub struct Callers {
     keys: Keys,
+    users: Option<Users>,
 }
 
 /// What a service may do.
@@ -100,7 +109,6 @@ enum Identity {
     /// The holder of a key.
     Service(Arc<Grant>),
     /// A user of the app.
-    #[expect(dead_code, reason = "no token is taken yet")]
     Recipient(RecipientId),
     /// Nobody we know.
     Unknown(Problem),
@@ -207,19 +215,19 @@ impl fmt::Display for Scope {
 }
 
 impl Callers {
-    /// The holders of these keys; without any, everybody on this machine.
+    /// The holders of these keys, and users with tokens; without either, everybody on this machine.
     #[must_use]
-    pub const fn new(keys: Keys) -> Self {
-        Self { keys }
+    pub const fn new(keys: Keys, users: Option<Users>) -> Self {
+        Self { keys, users }
     }
 
     /// Who sent this request; asked once a request.
-    async fn of(&self, parts: &Parts) -> Identity {
+    async fn of(&self, parts: &Parts, now: Timestamp) -> Identity {
         let known = parts.extensions.get::<Known>();
         if let Some(identity) = known.and_then(|it| it.0.get()) {
             return identity.clone();
         }
-        let identity = self.identify(&parts.headers).await;
+        let identity = self.identify(&parts.headers, now).await;
         if let Some(known) = known {
             // Handlers ask one after the other.
             let _ = known.0.set(identity.clone());
@@ -227,21 +235,29 @@ impl Callers {
         identity
     }
 
-    #[expect(clippy::unused_async, reason = "other callers are not in the configuration")]
-    async fn identify(&self, headers: &HeaderMap) -> Identity {
-        if self.keys.is_empty() {
+    async fn identify(&self, headers: &HeaderMap, now: Timestamp) -> Identity {
+        if self.keys.is_empty() && self.users.is_none() {
             return local(headers);
         }
         let Some(value) = headers.get(header::AUTHORIZATION) else {
-            let remedy = "send Authorization: Bearer SECRET with the secret of a key in api.keys";
-            return Identity::Unknown(unauthenticated("the request carries no key", remedy));
+            let remedy =
+                "send Authorization: Bearer with the secret of a key, or to /v1/inbox with a user's token";
+            return Identity::Unknown(unauthenticated("the request carries no key and no token", remedy));
         };
         let Some(secret) = bearer(value.as_bytes()) else {
             let detail = "the Authorization header is not of the form Bearer SECRET";
             return Identity::Unknown(unauthenticated(detail, "send Authorization: Bearer SECRET"));
         };
-        let unknown = || unauthenticated("no such key", "check the secret against the one in api.keys");
-        self.keys.find(secret).map_or_else(|| Identity::Unknown(unknown()), Identity::Service)
+        if let Some(grant) = self.keys.find(secret) {
+            return Identity::Service(grant);
+        }
+        match (&self.users, std::str::from_utf8(secret)) {
+            (Some(users), Ok(token)) if token.contains('.') => user(users, token, now).await,
+            _ => {
+                let remedy = "check the secret against the one in api.keys";
+                Identity::Unknown(refused("no such key", remedy))
+            }
+        }
     }
 }
 
@@ -289,7 +305,7 @@ impl Identity {
             Self::Recipient(recipient) => Ok(recipient),
             Self::Local => Err(unauthenticated(
                 "whose inbox it is stands in a user's token, and this API takes none",
-                "call /v1/recipients/{recipientId}/inbox",
+                "configure api.users, or call /v1/recipients/{recipientId}/inbox",
             )),
             Self::Service(_) => Err(Problem::new(
                 Kind::Forbidden,
@@ -316,7 +332,7 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let identity = app.callers.of(parts).await;
+        let identity = app.callers.of(parts, app.ledger.now()).await;
         Ok(Self { actor: identity.allow(N::SCOPE)?, needs: PhantomData })
     }
 }
@@ -325,7 +341,7 @@ impl<N: Needs> FromRequestParts<Arc<App>> for InboxOf<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let identity = app.callers.of(parts).await;
+        let identity = app.callers.of(parts, app.ledger.now()).await;
         if names_recipient(parts).await {
             let actor = identity.allow(N::SCOPE)?;
             let Segments(RecipientPath { recipient }) = Segments::from_request_parts(parts, app).await?;
@@ -343,8 +359,28 @@ async fn names_recipient(parts: &mut Parts) -> bool {
     params.map_or(true, |it| it.iter().any(|(name, _)| name == "recipient"))
 }
 
+/// Whose token it is.
+async fn user(users: &Users, token: &str, now: Timestamp) -> Identity {
+    match users.recipient(token, now).await {
+        Ok(recipient) => Identity::Recipient(recipient),
+        Err(NotKnown::Refused(why)) => Identity::Unknown(refused(why.to_string(), why.remedy())),
+        Err(NotKnown::NoKeys) => {
+            let detail = "the keys that users' tokens are signed with cannot be read";
+            let problem = Problem::new(Kind::Unavailable, detail, "send the same request again");
+            Identity::Unknown(problem.retry_after(RETRY_S))
+        }
+    }
+}
+
+/// Nothing was sent that says who calls.
 fn unauthenticated(detail: &'static str, remedy: &'static str) -> Problem {
     Problem::new(Kind::Unauthenticated, detail, remedy)
+}
+
+/// What was sent is not taken.
+fn refused(detail: impl Into<Cow<'static, str>>, remedy: &'static str) -> Problem {
+    let about = About { challenge: Some("invalid_token"), ..About::default() };
+    Problem::new(Kind::Unauthenticated, detail, remedy).about(about)
 }
 
 /// The secret of `Bearer SECRET`; the scheme's name may be in any case.
@@ -381,5 +417,7 @@ fn is_loopback(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
+#[cfg(test)]
+pub(in crate::http) mod issuer;
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,9 @@ pub struct About {
     /// In how many seconds to try again; also the `Retry-After` header.
     #[serde(skip)]
     pub retry_after_s: Option<u32>,
+    /// Why who called was not let in, by RFC 6750; stands in `WWW-Authenticate`.
+    #[serde(skip)]
+    pub challenge: Option<&'static str>,
 }
 
 /// One of many inputs that is not what it should be; the others are none the worse.
@@ -425,8 +428,9 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if *kind == Kind::Unauthenticated {
-            let challenge = HeaderValue::from_static("Bearer realm=\"notification-ledger\"");
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
+            let error = about.challenge.map_or_else(String::new, |it| format!(", error=\"{it}\""));
+            let challenge = HeaderValue::try_from(format!("Bearer realm=\"notification-ledger\"{error}"));
+            headers.extend(challenge.ok().map(|it| (header::WWW_AUTHENTICATE, it)));
         }
         response
     }

@@ -12,6 +12,7 @@ mod providers;
 mod quarantine;
 mod receipts;
 mod scopes;
+mod users;
 
 use std::{sync::Arc, time::Duration};
 
@@ -60,6 +61,10 @@ impl Fixture {
     }
 
     async fn with(keys: Keys, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::called_by(Callers::new(keys, None), change).await
+    }
+
+    async fn called_by(callers: Callers, change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = DbOptions {
             url: format!("sqlite://{}", folder.path().join("ledger.db").display()),
@@ -87,7 +92,7 @@ impl Fixture {
         };
         change(&mut settings);
         let metrics = telemetry::metrics().ok();
-        let router = router(App { ledger: ledger.clone(), callers: Callers::new(keys), settings, metrics });
+        let router = router(App { ledger: ledger.clone(), callers, settings, metrics });
         Self { router, ledger, clock, _folder: folder }
     }
 

@@ -115,13 +115,13 @@ fn header_map(headers: &[(&'static str, String)]) -> HeaderMap {
 }
 
 /// A private key in PEM, and its public half.
-pub(super) struct Key {
-    pub(super) pem: String,
-    pub(super) public: Vec<u8>,
+pub(crate) struct Key {
+    pub(crate) pem: String,
+    pub(crate) public: Vec<u8>,
 }
 
 /// A key for ES256, as Apple gives it.
-pub(super) fn ec_key() -> Key {
+pub(crate) fn ec_key() -> Key {
     let kind = &ECDSA_P256_SHA256_FIXED_SIGNING;
     let private = EcdsaKeyPair::generate_pkcs8(kind, &SystemRandom::new()).unwrap();
     let pair = EcdsaKeyPair::from_pkcs8(kind, private.as_ref()).unwrap();
@@ -129,7 +129,7 @@ pub(super) fn ec_key() -> Key {
 }
 
 /// A key for RS256, as Google gives it.
-pub(super) fn rsa_key() -> Key {
+pub(crate) fn rsa_key() -> Key {
     let pair = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
     let private: Pkcs8V1Der<'_> = pair.as_der().unwrap();
     Key { pem: pem(private.as_ref()), public: pair.public_key().as_ref().to_vec() }

@@ -6,7 +6,7 @@
 
 mod apns;
 #[cfg(test)]
-mod double;
+pub(crate) mod double;
 mod exchange;
 mod expo;
 mod fcm;

@@ -3,12 +3,17 @@
 use super::*;
 use crate::secret::Secret;
 
+const NOW: Timestamp = Timestamp::from_micros(0);
+
 fn callers() -> Callers {
     let key = |name, secret: &str, scopes: &[Scope]| Key::new(name, &Secret::new(secret), scopes.to_vec());
-    Callers::new(Keys::new(vec![
-        key("billing", "secret of billing", &[Scope::MessagesWrite]),
-        key("support", "secret of support", &[Scope::Admin]),
-    ]))
+    Callers::new(
+        Keys::new(vec![
+            key("billing", "secret of billing", &[Scope::MessagesWrite]),
+            key("support", "secret of support", &[Scope::Admin]),
+        ]),
+        None,
+    )
 }
 
 fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
@@ -29,7 +34,7 @@ async fn a_key_opens_its_scopes_and_no_others() {
         ("Basic c2VjcmV0", Scope::MessagesWrite, None),
         ("B", Scope::MessagesWrite, None),
     ] {
-        let identity = callers.identify(&headers(&[("authorization", secret)])).await;
+        let identity = callers.identify(&headers(&[("authorization", secret)]), NOW).await;
         let allowed = identity.allow(scope).ok();
         assert_eq!(allowed.as_deref(), actor, "{secret} {scope}");
     }
@@ -48,7 +53,7 @@ async fn without_keys_programs_may_do_everything_and_pages_nothing() {
         (&[("host", "127.0.0.1:8080"), ("origin", "null")][..], false),
         (&[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")][..], true),
     ] {
-        let identity = callers.identify(&headers(list)).await;
+        let identity = callers.identify(&headers(list), NOW).await;
         assert_eq!(identity.allow(Scope::Admin).is_ok(), allowed, "{list:?}");
     }
 }
