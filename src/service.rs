@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures_util::FutureExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -11,7 +11,10 @@ use crate::{
     clock::{Clock, SystemClock},
     config::ConfigError,
     config::{Config, Database, DatabaseUrl, Role, Shards},
-    http::{self, App, auth::Callers},
+    http::{
+        self, App,
+        auth::{Callers, Issued},
+    },
     id,
     ledger::{
         Ledger, LedgerOptions,
@@ -213,11 +216,12 @@ pub async fn start_on(
     let queues = if has(Role::Ingest) { open_queues(config).await? } else { Vec::new() };
     let worker = config.delivery.worker_name();
     let worker = has(Role::Deliver).then_some(worker.as_str());
-    let Opened { ledger, appenders, providers, dispatched } = open(config, clock, providers, worker).await?;
+    let Opened { ledger, appenders, providers, dispatched } =
+        open(config, Arc::clone(&clock), providers, worker).await?;
     let listener = match listener {
         _ if !has(Role::Api) => None,
         Some(listener) => Some(listener),
-        None => Some(listen(config).await?),
+        None => Some(listen(config, ledger.store()).await?),
     };
     let api = listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
@@ -257,7 +261,10 @@ pub async fn start_on(
         if let Some(fetching) = fetching {
             tasks.spawn("users' keys", fetching.run(stop.clone()).map(Ok::<_, BoxError>));
         }
-        let callers = Callers::new(keys, users);
+        let issued = Arc::new(Issued::new(ledger.store().clone()));
+        let note = Arc::clone(&issued).note_uses(clock, stop.clone());
+        tasks.spawn("uses of keys", note.map(Ok::<_, BoxError>));
+        let callers = Callers::new(keys, users).with_issued(issued);
         let app = App { ledger: ledger.clone(), callers, settings, metrics: Some(metrics) };
         tasks.spawn("api", http::serve(listener, app, stop));
     }
@@ -265,16 +272,24 @@ pub async fn start_on(
 }
 
 /// Opens the API's socket.
-async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+async fn listen(config: &Config, store: &Store) -> anyhow::Result<TcpListener> {
     let api = &config.api;
+    let has_callers = api.has_callers() || store.has_api_keys().await?;
+    if !has_callers && !api.is_loopback() {
+        bail!(
+            "api.bind is {}, which others can reach, and there is no key; make one with `notification-ledger keys \
+             create NAME --scope SCOPE`, or configure [[api.keys]] or [api.users], or bind to 127.0.0.1",
+            api.bind
+        );
+    }
     let listener = TcpListener::bind(api.bind).await;
     let listener = listener.with_context(|| format!("api.bind: {} cannot be listened on", api.bind))?;
     let address = listener.local_addr()?;
-    if api.has_callers() {
+    if has_callers {
         let (keys, users) = (api.keys.len(), api.users.is_set());
         tracing::info!(%address, keys, users, "the API answers callers with a key or a token");
     } else {
-        tracing::warn!(%address, "no API key is configured: the API answers everybody on this machine, and nobody else");
+        tracing::warn!(%address, "there is no API key: the API answers everybody on this machine, and nobody else");
     }
     Ok(listener)
 }

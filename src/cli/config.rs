@@ -92,6 +92,8 @@ fn summary(loaded: &Loaded) -> String {
     let roles: Vec<&str> = config.service.role_set().into_iter().map(Role::as_str).collect();
     let file = loaded.file.as_ref().map_or("none".to_owned(), |it| it.display().to_string());
     let who = match config.api.keys.len() {
+        0 if config.api.users.is_set() => "users, and keys made with keys create".to_owned(),
+        0 if !config.api.is_loopback() => "keys made with keys create; serve needs one".to_owned(),
         0 => "no key, this machine only".to_owned(),
         1 => "1 key".to_owned(),
         n => format!("{n} keys"),

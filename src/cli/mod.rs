@@ -14,6 +14,7 @@ mod demo;
 mod devices;
 mod folder;
 mod ingest;
+mod keys;
 mod migrate;
 mod projections;
 mod providers;
@@ -117,6 +118,7 @@ enum Command {
     Demo(demo::Options),
     Devices(devices::Options),
     Ingest(ingest::Options),
+    Keys(keys::Options),
     Migrate(migrate::Options),
     Projections(projections::Options),
     Providers(providers::Options),
@@ -154,6 +156,7 @@ impl Command {
             Self::Demo(options) => options.run(global).await,
             Self::Devices(options) => options.run(global).await,
             Self::Ingest(options) => options.run(global).await,
+            Self::Keys(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
             Self::Projections(options) => options.run(global).await,
             Self::Providers(options) => options.run(global).await,

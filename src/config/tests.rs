@@ -185,20 +185,6 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 }
 
 #[test]
-fn an_api_that_others_can_reach_needs_a_key() {
-    let open = "[api]\nbind = \"0.0.0.0:8080\"\n";
-    assert_eq!(
-        problems(open, &[]),
-        ["api.bind (test.toml) is 0.0.0.0:8080, which others can reach, and no key is configured; add \
-          [[api.keys]] or [api.users], or bind to 127.0.0.1"]
-    );
-    let key = "[[api.keys]]\nname = \"a\"\nsecret = \"env:A\"\nscopes = [\"admin\"]";
-    assert!(load(&format!("{open}{key}"), &[]).is_ok());
-    assert!(load(&format!("{open}[service]\nroles = [\"deliver\"]"), &[]).is_ok(), "nothing listens");
-    assert!(load("[api]\nbind = \"[::1]:8080\"", &[]).is_ok());
-}
-
-#[test]
 fn the_users_of_an_app_are_known_by_exactly_one_source_of_keys() {
     let users = |keys: &str| format!("[api.users]\nissuer = \"i\"\naudience = \"a\"\n{keys}\n");
     let (url, secret) = ("jwks_url = \"https://login.example/keys\"", "secret = \"env:SHARED\"");

@@ -5,6 +5,7 @@
 //! stands in the token and nowhere else. Without any key the API is for this machine alone: then
 //! everything is allowed, except to web pages, which a browser on this machine could carry here.
 
+mod issued;
 mod keys;
 mod token;
 mod users;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 
 use self::users::{NotKnown, RETRY_S};
 pub use self::{
+    issued::{Issued, KEPT, PREFIX, issue},
     keys::{Key, Keys},
     token::{KeySet, Rules},
     users::{FetchError, Fetching, Origin, Published, Source, Users},
@@ -91,6 +93,7 @@ pub enum Scope {
 pub struct Callers {
     keys: Keys,
     users: Option<Users>,
+    issued: Option<Arc<Issued>>,
 }
 
 /// What a service may do.
@@ -218,7 +221,13 @@ impl Callers {
     /// The holders of these keys, and users with tokens; without either, everybody on this machine.
     #[must_use]
     pub const fn new(keys: Keys, users: Option<Users>) -> Self {
-        Self { keys, users }
+        Self { keys, users, issued: None }
+    }
+
+    /// And the holders of keys that are in the database; as soon as there is one, nobody else is let in.
+    #[must_use]
+    pub fn with_issued(self, issued: Arc<Issued>) -> Self {
+        Self { issued: Some(issued), ..self }
     }
 
     /// Who sent this request; asked once a request.
@@ -227,7 +236,7 @@ impl Callers {
         if let Some(identity) = known.and_then(|it| it.0.get()) {
             return identity.clone();
         }
-        let identity = self.identify(&parts.headers, now).await;
+        let identity = self.identify(&parts.headers, now).await.unwrap_or_else(Identity::Unknown);
         if let Some(known) = known {
             // Handlers ask one after the other.
             let _ = known.0.set(identity.clone());
@@ -235,28 +244,41 @@ impl Callers {
         identity
     }
 
-    async fn identify(&self, headers: &HeaderMap, now: Timestamp) -> Identity {
-        if self.keys.is_empty() && self.users.is_none() {
+    async fn identify(&self, headers: &HeaderMap, now: Timestamp) -> Result<Identity, Problem> {
+        if self.is_open(now).await? {
             return local(headers);
         }
         let Some(value) = headers.get(header::AUTHORIZATION) else {
             let remedy =
                 "send Authorization: Bearer with the secret of a key, or to /v1/inbox with a user's token";
-            return Identity::Unknown(unauthenticated("the request carries no key and no token", remedy));
+            return Err(unauthenticated("the request carries no key and no token", remedy));
         };
         let Some(secret) = bearer(value.as_bytes()) else {
             let detail = "the Authorization header is not of the form Bearer SECRET";
-            return Identity::Unknown(unauthenticated(detail, "send Authorization: Bearer SECRET"));
+            return Err(unauthenticated(detail, "send Authorization: Bearer SECRET"));
         };
         if let Some(grant) = self.keys.find(secret) {
-            return Identity::Service(grant);
+            return Ok(Identity::Service(grant));
         }
-        match (&self.users, std::str::from_utf8(secret)) {
-            (Some(users), Ok(token)) if token.contains('.') => user(users, token, now).await,
-            _ => {
-                let remedy = "check the secret against the one in api.keys";
-                Identity::Unknown(refused("no such key", remedy))
+        let text = std::str::from_utf8(secret).unwrap_or_default();
+        match (&self.issued, &self.users) {
+            (Some(issued), _) if text.starts_with(PREFIX) => {
+                let found = issued.find(text, now).await?;
+                found.map(Identity::Service).map_err(|why| refused(why.to_string(), why.remedy()))
             }
+            (_, Some(users)) if text.contains('.') => user(users, text, now).await,
+            _ => Err(refused("no such key", "check the secret against the one in api.keys")),
+        }
+    }
+
+    /// Whether nobody was ever given a key or a token.
+    async fn is_open(&self, now: Timestamp) -> Result<bool, Problem> {
+        if !self.keys.is_empty() || self.users.is_some() {
+            return Ok(false);
+        }
+        match &self.issued {
+            Some(issued) => Ok(!issued.any(now).await?),
+            None => Ok(true),
         }
     }
 }
@@ -288,7 +310,7 @@ impl Identity {
             Self::Service(_) => Err(Problem::new(
                 Kind::Forbidden,
                 format!("the key does not have the scope {scope}"),
-                "use another key, or add the scope to this one in api.keys",
+                "use another key, or add the scope to this one where it is in api.keys",
             )),
             Self::Recipient(_) => Err(Problem::new(
                 Kind::Forbidden,
@@ -360,16 +382,14 @@ async fn names_recipient(parts: &mut Parts) -> bool {
 }
 
 /// Whose token it is.
-async fn user(users: &Users, token: &str, now: Timestamp) -> Identity {
-    match users.recipient(token, now).await {
-        Ok(recipient) => Identity::Recipient(recipient),
-        Err(NotKnown::Refused(why)) => Identity::Unknown(refused(why.to_string(), why.remedy())),
-        Err(NotKnown::NoKeys) => {
+async fn user(users: &Users, token: &str, now: Timestamp) -> Result<Identity, Problem> {
+    users.recipient(token, now).await.map(Identity::Recipient).map_err(|why| match why {
+        NotKnown::Refused(why) => refused(why.to_string(), why.remedy()),
+        NotKnown::NoKeys => {
             let detail = "the keys that users' tokens are signed with cannot be read";
-            let problem = Problem::new(Kind::Unavailable, detail, "send the same request again");
-            Identity::Unknown(problem.retry_after(RETRY_S))
+            Problem::new(Kind::Unavailable, detail, "send the same request again").retry_after(RETRY_S)
         }
-    }
+    })
 }
 
 /// Nothing was sent that says who calls.
@@ -392,20 +412,20 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// Without keys whoever reaches the address may call; but a page in this machine's browser must not
 /// make it do so, neither across origins nor through a name that it made point here.
-fn local(headers: &HeaderMap) -> Identity {
+fn local(headers: &HeaderMap) -> Result<Identity, Problem> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST);
     let own = |origin: &str| host.is_some_and(|host| origin.strip_prefix("http://") == Some(host));
     let foreign_host = host.is_some_and(|host| !is_loopback(host));
     let foreign_origin = headers.contains_key(header::ORIGIN) && !text(header::ORIGIN).is_some_and(own);
     if foreign_host || foreign_origin {
-        return Identity::Unknown(Problem::new(
+        return Err(Problem::new(
             Kind::Forbidden,
             "without keys the API answers programs on this machine only, not web pages or other names",
-            "call it as http://127.0.0.1 or http://localhost, or configure api.keys",
+            "call it as http://127.0.0.1 or http://localhost, or make a key",
         ));
     }
-    Identity::Local
+    Ok(Identity::Local)
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -27,7 +27,7 @@ use tower::ServiceExt;
 
 use super::{
     App, Settings,
-    auth::{Callers, Keys},
+    auth::{Callers, Issued, Keys},
     router,
 };
 use crate::{
@@ -92,6 +92,7 @@ impl Fixture {
         };
         change(&mut settings);
         let metrics = telemetry::metrics().ok();
+        let callers = callers.with_issued(Arc::new(Issued::new(ledger.store().clone())));
         let router = router(App { ledger: ledger.clone(), callers, settings, metrics });
         Self { router, ledger, clock, _folder: folder }
     }

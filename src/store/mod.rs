@@ -3,6 +3,7 @@
 //! The verbs are whole transactions: no pool, transaction or driver row crosses this seam. The same
 //! verbs exist on SQLite, PostgreSQL and MySQL/MariaDB and pass the same conformance suite.
 
+mod api_keys;
 mod baseline;
 mod bulk;
 mod controls;
@@ -34,6 +35,7 @@ use crate::{
     id::{RecipientId, Shard},
 };
 
+pub use api_keys::{API_KEYS_MAX, ApiKey, Revoked};
 pub use baseline::{Baseline, Engine, EventRows};
 pub use controls::{Control, PauseCause};
 pub use db::{AnyRow, Db, DbOptions, Dialect, Mode, Tx};

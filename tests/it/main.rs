@@ -9,6 +9,7 @@
     reason = "a test panics, prints, reads the clock and the environment, and starts tasks as it likes"
 )]
 
+mod api_keys;
 mod audit;
 mod backfill;
 mod bench;

@@ -48,6 +48,16 @@ async fn register_and_remove(service: &Service) {
     assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{}", service.output());
 }
 
+/// Makes a key and revokes it. It opens the API to nobody else from then on.
+async fn make_and_revoke(service: &Service) {
+    let key = command(service, &["keys", "create", "billing", "--scope", "admin"]).await;
+    let answer =
+        http_client().get(service.url("/v1/projections")).bearer_auth(key.trim()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "{}", service.output());
+    let text = command(service, &["keys", "revoke", &key[8..20]]).await;
+    assert!(text.contains("revoked"), "{text}");
+}
+
 /// Accepts a message over HTTP and reads it back from the inbox.
 async fn send_and_read(service: &Service, id: &str) {
     let client = http_client();
@@ -91,6 +101,9 @@ async fn the_documented_rights_are_enough_in_the_documented_order() {
         service.start().await;
         send_and_read(&service, &format!("m-{round}")).await;
         register_and_remove(&service).await;
+        if round == 1 {
+            make_and_revoke(&service).await;
+        }
         assert!(service.stop().await.success(), "{}", service.output());
         for projection in ALL.iter().map(|it| it.name()) {
             let text = command(&service, &["projections", "verify", projection]).await;
@@ -118,6 +131,7 @@ async fn the_documented_rights_are_enough_in_the_documented_order() {
         ("drop table notification_events", "must be owner"),
         ("update provider_controls set actor = 'other'", "permission denied"),
         ("delete from provider_controls", "permission denied"),
+        ("delete from api_keys", "permission denied"),
         ("update ledger set ledger_id = 'other'", "permission denied"),
     ] {
         let error = run(&app, crime).await.unwrap_err().to_string();
