@@ -6,6 +6,7 @@
 pub mod appender;
 pub mod dispatch;
 pub mod intake;
+pub mod live;
 pub mod operate;
 pub mod progress;
 pub mod providers;

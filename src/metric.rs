@@ -63,10 +63,12 @@ pub const SQS_POLLERS: &str = "notification_ledger_sqs_pollers";
 pub const HTTP_REQUESTS_TOTAL: &str = "notification_ledger_http_requests_total";
 /// How long an HTTP request took. Labels: `method`, `route`.
 pub const HTTP_SECONDS: &str = "notification_ledger_http_seconds";
+/// Inboxes that are streamed at this moment.
+pub const HTTP_STREAMS: &str = "notification_ledger_http_streams";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 27] = [
+pub const ALL: [(Kind, &str, Unit, &str); 28] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
     (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log, by ingress."),
     (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content, by ingress."),
@@ -94,6 +96,7 @@ pub const ALL: [(Kind, &str, Unit, &str); 27] = [
     (Kind::Gauge, SQS_POLLERS, Unit::Count, "Long polls that may run at this moment, by queue."),
     (Kind::Counter, HTTP_REQUESTS_TOTAL, Unit::Count, "HTTP requests, by method, route and status."),
     (Kind::Histogram, HTTP_SECONDS, Unit::Seconds, "How long an HTTP request took, by method and route."),
+    (Kind::Gauge, HTTP_STREAMS, Unit::Count, "Inboxes that are streamed at this moment."),
 ];
 
 /// What a number can do.
@@ -270,6 +273,12 @@ pub fn answered(method: &'static str, route: &str, status: u16, took: Duration) 
     let labels = [("method", method.into()), ("route", route.clone()), ("status", status_label(status))];
     counter!(HTTP_REQUESTS_TOTAL, &labels).increment(1);
     histogram!(HTTP_SECONDS, "method" => method, "route" => route).record(took.as_secs_f64());
+}
+
+/// How many inboxes are streamed.
+pub fn streams(count: usize) {
+    #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!(HTTP_STREAMS).set(count as f64);
 }
 
 /// The status as text; the everyday ones without an allocation.

@@ -1,6 +1,6 @@
 //! Puts the service together: the only place that knows which parts there are.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures_util::FutureExt as _;
@@ -20,6 +20,7 @@ use crate::{
         Ledger, LedgerOptions,
         appender::Appender,
         dispatch::{Dispatch, Dispatched, Takes},
+        live::Live,
     },
     projection,
     provider::{self, Configured},
@@ -31,6 +32,7 @@ use crate::{
     wake::Wake,
     worker::{
         self,
+        announce::Announce,
         deliver::{Deliver, DeliverOptions},
         ingest,
         present::Present,
@@ -178,6 +180,9 @@ pub fn build_providers(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Resul
     config.providers.iter().map(build).collect()
 }
 
+/// How often to look for news of the inboxes that somebody listens to, where no hint arrives.
+const LOOK_FOR_NEWS: Duration = Duration::from_millis(200);
+
 /// What was started, for whoever wants to talk to it.
 #[derive(Debug)]
 pub struct Running {
@@ -265,7 +270,10 @@ pub async fn start_on(
         let note = Arc::clone(&issued).note_uses(clock, stop.clone());
         tasks.spawn("uses of keys", note.map(Ok::<_, BoxError>));
         let callers = Callers::new(keys, users).with_issued(issued);
-        let app = App { ledger: ledger.clone(), callers, settings, metrics: Some(metrics) };
+        let live = Live::new(config.api.streams_max);
+        let announce = Announce::new(ledger.clone(), Arc::clone(&live));
+        tasks.spawn("announce", worker::run(announce, folded, LOOK_FOR_NEWS, stop.clone()));
+        let app = App { ledger: ledger.clone(), callers, settings, live, metrics: Some(metrics) };
         tasks.spawn("api", http::serve(listener, app, stop));
     }
     Ok(Running { api, ledger })

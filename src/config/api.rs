@@ -32,6 +32,8 @@ pub struct Api {
     /// How long a read waits for the projection to reach the cursor it names.
     #[serde(rename = "wait_for_projection_ms", deserialize_with = "millis")]
     pub wait_for_projection: Duration,
+    /// How many inboxes may be streamed at once.
+    pub streams_max: usize,
     /// Who may call.
     #[serde(default, deserialize_with = "list")]
     pub keys: Vec<ApiKey>,
@@ -68,6 +70,7 @@ impl Api {
         let mut problems = self.users.validate();
         problems.extend(at_least_one("api.request_timeout_ms", self.request_timeout));
         problems.extend(within("api.body_limit_bytes", self.body_limit_bytes as u64, 1024..=256 << 20));
+        problems.extend(within("api.streams_max", self.streams_max as u64, 1..=1_000_000));
         if self.wait_for_projection >= self.request_timeout {
             problems.push(Problem::new(
                 "api.wait_for_projection_ms",

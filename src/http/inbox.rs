@@ -18,6 +18,7 @@ use super::{
     auth::{InboxOf, InboxRead, InboxWrite},
     conditional::answer_unless_known,
     extract::{Body, IfPosition, Params, Segments, bad_request, parsed},
+    live,
     messages::limit,
     no_answer,
     problem::{About, Kind, Problem},
@@ -46,6 +47,7 @@ pub(super) fn routes(router: Router<Arc<App>>, door: &str) -> Router<Arc<App>> {
     router
         .route(door, get(list))
         .route(&format!("{door}/counts"), get(counts))
+        .route(&format!("{door}/stream"), get(live::open))
         .route(&format!("{door}/{{verb}}"), post(mark_many))
         .route(&format!("{door}/{{message}}/{{verb}}"), post(mark))
 }
@@ -71,6 +73,8 @@ pub(super) struct ListParams {
 /// A part of an inbox.
 #[derive(Debug, Serialize)]
 pub(super) struct Listed {
+    /// The whole inbox's: where a stream goes on from this list.
+    cursor: Cursor,
     items: Vec<Item>,
     /// Where the next, older ones begin; none at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +85,7 @@ pub(super) struct Listed {
 /// One message as the app shows it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Item {
+pub(super) struct Item {
     message_id: String,
     cursor: Cursor,
     title: String,
@@ -153,8 +157,9 @@ pub(super) async fn list(
     };
     let page = app.ledger.store().inbox(&recipient, &filter, limit).await?;
     let items: Vec<_> = page.items.into_iter().map(Item::from).collect();
+    let cursor = Cursor { shard: app.ledger.store().shard_of(&recipient), position: page.counts.last };
     let next = items.last().filter(|_| page.more).map(|it| it.cursor);
-    answer_unless_known(&headers, &Listed { items, next, counts: page.counts.into() })
+    answer_unless_known(&headers, &Listed { cursor, items, next, counts: page.counts.into() })
 }
 
 /// What to wait for before counting.

@@ -10,6 +10,7 @@ mod deliveries;
 mod devices;
 mod extract;
 mod inbox;
+mod live;
 mod messages;
 mod observe;
 mod ops;
@@ -33,7 +34,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     id::Cursor,
-    ledger::{Ledger, LedgerError},
+    ledger::{Ledger, LedgerError, live::Live},
 };
 use auth::Callers;
 use problem::{Kind, Problem};
@@ -49,6 +50,8 @@ pub struct App {
     pub callers: Callers,
     /// How it behaves.
     pub settings: Settings,
+    /// Who listens to which inbox here.
+    pub live: Arc<Live>,
     /// What `/metrics` shows; none where this process has no recorder.
     pub metrics: Option<PrometheusHandle>,
 }

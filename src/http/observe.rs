@@ -49,7 +49,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
         }
     };
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(REQUEST_ID, id.clone());
 
     let (status, took) = (response.status(), began.elapsed());

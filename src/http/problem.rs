@@ -74,6 +74,8 @@ pub enum Kind {
     Conflict,
     /// More bytes, or more messages, than one request may have.
     TooLarge,
+    /// There is no place for another stream.
+    TooManyStreams,
     /// The projection has not reached the cursor in time.
     ProjectionBehind,
     /// The request took too long.
@@ -142,7 +144,7 @@ struct Body<'a> {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -162,6 +164,7 @@ impl Kind {
         Self::InvalidDevice,
         Self::Conflict,
         Self::TooLarge,
+        Self::TooManyStreams,
         Self::ProjectionBehind,
         Self::TimedOut,
         Self::Unavailable,
@@ -191,6 +194,7 @@ impl Kind {
             Self::InvalidDevice => "invalid-device",
             Self::Conflict => "conflict",
             Self::TooLarge => "too-large",
+            Self::TooManyStreams => "too-many-streams",
             Self::ProjectionBehind => "projection-behind",
             Self::TimedOut => "timed-out",
             Self::Unavailable => "unavailable",
@@ -219,6 +223,7 @@ impl Kind {
             Self::InvalidDevice => "The input is no device",
             Self::Conflict => "The message id is taken by other content",
             Self::TooLarge => "The request is too large",
+            Self::TooManyStreams => "There are too many open streams",
             Self::ProjectionBehind => "What was asked for does not show yet",
             Self::TimedOut => "The request took too long",
             Self::Unavailable => "The ledger is not available",
@@ -246,6 +251,7 @@ impl Kind {
             | Self::DeliveryUnderWay
             | Self::DeliveryExpired => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::ProjectionBehind => StatusCode::GATEWAY_TIMEOUT,
             Self::TimedOut | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

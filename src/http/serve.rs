@@ -34,6 +34,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, router};
@@ -43,6 +44,8 @@ use super::{App, router};
 pub(super) const HEAD_MAX: Duration = Duration::from_secs(75);
 /// What a connection or a body still has, after the stop, to become a whole request.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How long a caller may take none of what is sent: who reads no more is cut, and nothing gathers for them.
+const SEND_MAX: Duration = Duration::from_secs(30);
 
 /// The stop, for those who read a body.
 #[derive(Debug, Clone)]
@@ -108,6 +111,9 @@ where
             }
         })
     };
+    let mut connection = TimeoutStream::new(connection);
+    connection.set_write_timeout(Some(SEND_MAX));
+    let connection = Box::pin(connection);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     builder.http2().timer(TokioTimer::new());
@@ -134,6 +140,11 @@ where
 }
 
 impl Stopping {
+    /// Ends when the service begins to stop.
+    pub(super) async fn begun(&self) {
+        self.0.cancelled().await;
+    }
+
     /// Ends when a body that has not come by now is not waited for any more.
     pub(super) async fn too_late(&self) {
         self.0.cancelled().await;

@@ -6,6 +6,7 @@ mod bad_input;
 mod deliveries;
 mod devices;
 mod inbox;
+mod live;
 mod messages;
 mod ops;
 mod providers;
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     clock::{ManualClock, Timestamp},
-    ledger::{Ledger, LedgerOptions},
+    ledger::{Ledger, LedgerOptions, live::Live},
     projection::ALL,
     routing::Routing,
     store::{DbOptions, NewLedger, Slot, Step, Store},
@@ -43,6 +44,7 @@ use crate::{
 struct Fixture {
     router: Router,
     ledger: Ledger,
+    live: Arc<Live>,
     clock: Arc<ManualClock>,
     _folder: TempDir,
 }
@@ -93,8 +95,10 @@ impl Fixture {
         change(&mut settings);
         let metrics = telemetry::metrics().ok();
         let callers = callers.with_issued(Arc::new(Issued::new(ledger.store().clone())));
-        let router = router(App { ledger: ledger.clone(), callers, settings, metrics });
-        Self { router, ledger, clock, _folder: folder }
+        let live = Live::new(10);
+        let app = App { ledger: ledger.clone(), callers, settings, live: Arc::clone(&live), metrics };
+        let router = router(app);
+        Self { router, ledger, live, clock, _folder: folder }
     }
 
     /// Folds everything into every projection.

@@ -13,7 +13,7 @@ use crate::{
     id::{MessageId, Position, RecipientId, Shard},
     projection::{
         Row,
-        inbox::{InboxCounter, InboxItem, ItemState},
+        inbox::{InboxCounter, InboxItem, ItemState, WAITING},
     },
 };
 
@@ -78,6 +78,19 @@ pub struct InboxPage {
     pub counts: InboxCounts,
 }
 
+/// What changed in an inbox since a place, and the counts of the same moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxChanges {
+    /// As they are by now, also those that are gone, by the place of their last change.
+    pub items: Vec<InboxItem>,
+    /// Whether there are more, which are not listed.
+    pub more: bool,
+    /// Of the whole inbox, archived items left out.
+    pub counts: InboxCounts,
+    /// The last change of the inbox; zero where there was none yet.
+    pub last: Position,
+}
+
 /// How many items are in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -96,6 +109,8 @@ pub struct InboxCounts {
     pub overall: Counts,
     /// Of each category that has, or had, an item; items without a category are in none.
     pub by_category: Vec<(String, Counts)>,
+    /// The last change of any of it, which is the cursor of the whole inbox; zero where there was none yet.
+    pub last: Position,
 }
 
 impl Store {
@@ -113,19 +128,31 @@ impl Store {
     ) -> Result<InboxPage, StoreError> {
         let limit = limit.clamp(1, LIST_MAX);
         let rows: Vec<PageRow> = self.db().all(&page(recipient, filter, limit + 1)).await?;
-        let (mut items, mut counts) = (Vec::new(), InboxCounts::default());
-        for row in rows {
-            match row {
-                PageRow::Item(item) => items.push(*item),
-                PageRow::Counter(category, these) => counts.take(category, these),
-            }
-        }
+        let (mut items, counts) = PageRow::parted(rows);
         items.sort_unstable_by_key(|it| std::cmp::Reverse(it.position));
         let keep = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = items.len() > keep;
         items.truncate(keep);
-        counts.by_category.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         Ok(InboxPage { items, more, counts })
+    }
+
+    /// What changed after a place, oldest first and at most `limit` items, with the counts of the same moment,
+    /// in one statement; without a place, the counts alone.
+    ///
+    /// The items are a range of `inbox_items_changes`.
+    pub async fn inbox_changes(
+        &self,
+        recipient: &RecipientId,
+        after: Option<Position>,
+        limit: u64,
+    ) -> Result<InboxChanges, StoreError> {
+        let rows: Vec<PageRow> = self.db().all(&changes(recipient, after, limit + 1)).await?;
+        let (mut items, counts) = PageRow::parted(rows);
+        items.sort_unstable_by_key(|it| it.last_position);
+        let keep = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > keep;
+        items.truncate(keep);
+        Ok(InboxChanges { items, more, last: counts.last, counts })
     }
 
     /// The counts of an inbox, overall and by category; a range of the primary key of `inbox_counters`.
@@ -140,7 +167,7 @@ impl Store {
         let mut counts = InboxCounts::default();
         for row in rows.into_iter().filter_map(|it| it.row) {
             let these = Counts { unseen: row.unseen, unread: row.unread, total: row.total };
-            counts.take(row.category, these);
+            counts.take(row.category, these, row.last_position);
         }
         Ok(counts)
     }
@@ -211,9 +238,9 @@ impl InboxFilter {
 }
 
 impl InboxCounts {
-    fn take(&mut self, category: String, counts: Counts) {
+    fn take(&mut self, category: String, counts: Counts, last: i64) {
         if category.is_empty() {
-            self.overall = counts;
+            (self.overall, self.last) = (counts, Position(last));
         } else {
             self.by_category.push((category, counts));
         }
@@ -227,7 +254,22 @@ fn message_id(text: &str) -> Result<MessageId, StoreError> {
 /// A row of [`page`].
 enum PageRow {
     Item(Box<InboxItem>),
-    Counter(String, Counts),
+    Counter(String, Counts, i64),
+}
+
+impl PageRow {
+    /// The items as they came, and the counts.
+    fn parted(rows: Vec<Self>) -> (Vec<InboxItem>, InboxCounts) {
+        let (mut items, mut counts) = (Vec::new(), InboxCounts::default());
+        for row in rows {
+            match row {
+                Self::Item(item) => items.push(*item),
+                Self::Counter(category, these, last) => counts.take(category, these, last),
+            }
+        }
+        counts.by_category.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        (items, counts)
+    }
 }
 
 macro_rules! page_row {
@@ -244,6 +286,7 @@ macro_rules! page_row {
                             unread: row.try_get("unread")?,
                             total: row.try_get("total")?,
                         },
+                        row.try_get("counter_last")?,
                     ),
                 })
             }
@@ -252,9 +295,33 @@ macro_rules! page_row {
 }
 page_row!(SqliteRow, PgRow, MySqlRow);
 
+/// What a list shows.
+fn page(recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
+    let items = |columns: &[&'static str]| items(recipient, filter, limit, columns);
+    with_counters(recipient, items)
+}
+
+/// What changed, gone or not; what waits for its time is nobody's business yet.
+fn changes(recipient: &RecipientId, after: Option<Position>, limit: u64) -> SelectStatement {
+    with_counters(recipient, |columns| {
+        Query::select()
+            .columns(columns.iter().copied())
+            .from("inbox_items")
+            .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
+            .and_where(Expr::col("last_position").gt(after.unwrap_or(NEWEST).0))
+            .and_where(Expr::col("state").ne(WAITING))
+            .order_by("last_position", Order::Asc)
+            .limit(limit)
+            .to_owned()
+    })
+}
+
 /// The counters, and the items below them. Each half has the other's columns empty: of no row at all, so that
 /// every database knows their types.
-fn page(recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
+fn with_counters(
+    recipient: &RecipientId,
+    items: impl FnOnce(&[&'static str]) -> SelectStatement,
+) -> SelectStatement {
     let names: Vec<_> = InboxItem::TABLE.columns.iter().map(|it| it.name).collect();
     let none = |table: &'static str, columns: &[&'static str]| {
         Query::select().columns(columns.iter().copied()).from(table).limit(0).to_owned()
@@ -263,23 +330,19 @@ fn page(recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStat
         let mut half = Query::select();
         half.columns(names.iter().map(|it| ("i", *it).into_column_ref()))
             .columns([("c", "unseen"), ("c", "unread"), ("c", "total")])
-            .expr_as(Expr::col(("c", "category")), "counter");
+            .expr_as(Expr::col(("c", "category")), "counter")
+            .expr_as(Expr::col(("c", "last_position")), "counter_last");
         half
     };
     let always = || Expr::cust("1 = 1");
     let counters = Query::select()
-        .columns(["category", "unseen", "unread", "total"])
+        .columns(COUNTER)
         .from("inbox_counters")
         .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
         .to_owned();
     let below = half()
-        .from_subquery(items(recipient, filter, limit, &names), "i")
-        .join_subquery(
-            JoinType::LeftJoin,
-            none("inbox_counters", &["category", "unseen", "unread", "total"]),
-            "c",
-            always(),
-        )
+        .from_subquery(items(&names), "i")
+        .join_subquery(JoinType::LeftJoin, none("inbox_counters", &COUNTER), "c", always())
         .to_owned();
     half()
         .from_subquery(counters, "c")
@@ -287,6 +350,9 @@ fn page(recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStat
         .union(UnionType::All, below)
         .to_owned()
 }
+
+/// What is read of the counters.
+const COUNTER: [&str; 5] = ["category", "unseen", "unread", "total", "last_position"];
 
 /// So many items of each state that is asked for: a range of an index each.
 fn items(

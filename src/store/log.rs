@@ -216,6 +216,28 @@ impl Store {
         rows.into_iter().map(EventRow::decode).collect()
     }
 
+    /// For whom there are events after one place of a shard and up to another; a range of the primary key.
+    pub async fn recipients_between(
+        &self,
+        shard: Shard,
+        after: Position,
+        upto: Position,
+    ) -> Result<Vec<RecipientId>, StoreError> {
+        let statement = Query::select()
+            .distinct()
+            .column("recipient_id")
+            .from("notification_events")
+            .and_where(Expr::col("shard").eq(shard_column(shard)))
+            .and_where(Expr::col("position").gt(after.0))
+            .and_where(Expr::col("position").lte(upto.0))
+            .to_owned();
+        let rows: Vec<(String,)> = self.db.all(&statement).await?;
+        let read = |(text,): (String,)| {
+            RecipientId::new(&text).map_err(|error| StoreError::Corrupt(format!("recipient_id {error}")))
+        };
+        rows.into_iter().map(read).collect()
+    }
+
     /// The last position of every shard.
     pub async fn heads(&self) -> Result<Vec<Cursor>, StoreError> {
         let statement = Query::select()

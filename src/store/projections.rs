@@ -206,6 +206,25 @@ impl Store {
         rows.into_iter().map(checkpoint).collect()
     }
 
+    /// How far the live slot of a projection has folded each shard.
+    pub async fn projected(&self, projection: &str) -> Result<Vec<(Shard, Position)>, StoreError> {
+        let live = Expr::col(("p", "live_slot")).equals(("c", "slot"));
+        let statement = Query::select()
+            .columns([("c", "shard"), ("c", "position")])
+            .from_as("projection_checkpoints", "c")
+            .join_as(
+                JoinType::InnerJoin,
+                "projections",
+                "p",
+                Expr::col(("p", "name")).equals(("c", "projection")).and(live),
+            )
+            .and_where(Expr::col(("c", "projection")).eq(projection))
+            .order_by(("c", "shard"), Order::Asc)
+            .to_owned();
+        let rows: Vec<(i16, i64)> = self.db.all(&statement).await?;
+        rows.into_iter().map(|(column, position)| Ok((shard(column)?, Position(position)))).collect()
+    }
+
     /// Folds up to `limit` events of a shard into a slot, not beyond `upto`.
     pub async fn project(
         &self,

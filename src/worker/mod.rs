@@ -3,6 +3,7 @@
 //! A worker knows nothing of waiting, of stopping or of trying again; [`run`] does that for all. The
 //! loop never interrupts a step: a soft stop is seen between steps.
 
+pub mod announce;
 pub mod deliver;
 pub mod ingest;
 pub mod present;

@@ -18,6 +18,7 @@ mod commands;
 mod deliver;
 mod devices;
 mod harness;
+mod live;
 mod ingest;
 mod main_job;
 mod operate;

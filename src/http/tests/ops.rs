@@ -92,8 +92,13 @@ async fn panics_and_slow_requests_end_as_problems() {
         body_limit_bytes: 1,
         request_timeout: Duration::from_millis(1),
     };
-    let app =
-        Arc::new(App { ledger: it.ledger.clone(), callers: Callers::default(), settings, metrics: None });
+    let app = Arc::new(App {
+        ledger: it.ledger.clone(),
+        callers: Callers::default(),
+        settings,
+        live: Arc::clone(&it.live),
+        metrics: None,
+    });
     let router = Router::new()
         .route("/panic", get(panics))
         .route("/slow", get(std::future::pending::<()>))
