@@ -269,7 +269,8 @@ pub async fn start_on(
         let issued = Arc::new(Issued::new(ledger.store().clone()));
         let note = Arc::clone(&issued).note_uses(clock, stop.clone());
         tasks.spawn("uses of keys", note.map(Ok::<_, BoxError>));
-        let callers = Callers::new(keys, users).with_issued(issued);
+        let limits = config.api.limits.build();
+        let callers = Callers::new(keys, users).with_issued(issued).with_limits(limits);
         let live = Live::new(config.api.streams_max);
         let announce = Announce::new(ledger.clone(), Arc::clone(&live));
         tasks.spawn("announce", worker::run(announce, folded, LOOK_FOR_NEWS, stop.clone()));

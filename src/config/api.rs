@@ -10,12 +10,15 @@ use super::{
     value::{at_least_one, list, millis, within},
 };
 use crate::{
-    http::auth::{Key, Keys, Scope},
+    http::auth::{self, Key, Keys, Rate, Scope},
     secret::{Secret, SecretRef},
 };
 
 /// Shorter secrets can be guessed.
 const SECRET_MIN: usize = 16;
+
+/// More requests a second, or at once, are no limit.
+const RATE_MAX: u64 = 1_000_000;
 
 /// `[api]`
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +42,41 @@ pub struct Api {
     pub keys: Vec<ApiKey>,
     /// Whose tokens open the inbox of their own.
     pub users: Users,
+    /// How much each caller may ask for.
+    pub limits: Limits,
+}
+
+/// `[api.limits]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Requests a second of the holder of one key; 0: as many as there are.
+    pub key_per_s: u32,
+    /// And at once.
+    pub key_burst: u32,
+    /// Requests a second of one user; 0: as many as there are.
+    pub user_per_s: u32,
+    /// And at once.
+    pub user_burst: u32,
+}
+
+impl Limits {
+    fn validate(self) -> Vec<Problem> {
+        let pairs = [("key", self.key_per_s, self.key_burst), ("user", self.user_per_s, self.user_burst)];
+        let wrong = |(name, per_s, burst): (&str, u32, u32)| {
+            let rate = within(format!("api.limits.{name}_per_s"), per_s.into(), 0..=RATE_MAX);
+            let least = u64::from(per_s != 0);
+            rate.or_else(|| within(format!("api.limits.{name}_burst"), burst.into(), least..=RATE_MAX))
+        };
+        pairs.into_iter().filter_map(wrong).collect()
+    }
+
+    /// As the API counts.
+    #[must_use]
+    pub fn build(self) -> auth::Limits {
+        let key = Rate { per_s: self.key_per_s, burst: self.key_burst };
+        auth::Limits::new(key, Rate { per_s: self.user_per_s, burst: self.user_burst })
+    }
 }
 
 /// `[[api.keys]]`
@@ -68,6 +106,7 @@ impl Api {
     /// What is wrong with this section.
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = self.users.validate();
+        problems.extend(self.limits.validate());
         problems.extend(at_least_one("api.request_timeout_ms", self.request_timeout));
         problems.extend(within("api.body_limit_bytes", self.body_limit_bytes as u64, 1024..=256 << 20));
         problems.extend(within("api.streams_max", self.streams_max as u64, 1..=1_000_000));

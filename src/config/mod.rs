@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 pub use self::{
-    api::{Api, ApiKey},
+    api::{Api, ApiKey, Limits},
     database::{Database, DatabaseUrl, Log, Shards},
     ingest::{Ingest, Sqs},
     load::{Loaded, Sources},

@@ -231,6 +231,18 @@ fn the_users_of_an_app_are_known_by_exactly_one_source_of_keys() {
 }
 
 #[test]
+fn a_limit_of_requests_has_room_for_one_or_is_none() {
+    assert!(load("[api.limits]\nkey_per_s = 0\nkey_burst = 0\nuser_per_s = 1\nuser_burst = 1", &[]).is_ok());
+    assert_eq!(
+        problems("[api.limits]\nkey_burst = 0\nuser_per_s = 2000000", &[]),
+        [
+            "api.limits.key_burst (test.toml) is 0; use a number from 1 to 1000000",
+            "api.limits.user_per_s (test.toml) is 2000000; use a number from 0 to 1000000",
+        ]
+    );
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_named_by_line_and_not_repeated() {
     let error = load("[database]\nurl = \"postgres://me:pw@host\n", &[]).unwrap_err().to_string();
     assert!(error.contains("test.toml, line 2, column 29: "), "{error}");

@@ -7,6 +7,7 @@
 
 mod issued;
 mod keys;
+mod limits;
 mod token;
 mod users;
 
@@ -23,12 +24,16 @@ use axum::{
 };
 use serde::Deserialize;
 
-use self::users::{NotKnown, RETRY_S};
 pub use self::{
     issued::{Issued, KEPT, PREFIX, issue},
     keys::{Key, Keys},
+    limits::{Limits, Rate},
     token::{KeySet, Rules},
     users::{FetchError, Fetching, Origin, Published, Source, Users},
+};
+use self::{
+    limits::Standing,
+    users::{NotKnown, RETRY_S},
 };
 use super::{
     App,
@@ -94,6 +99,7 @@ pub struct Callers {
     keys: Keys,
     users: Option<Users>,
     issued: Option<Arc<Issued>>,
+    limits: Limits,
 }
 
 /// What a service may do.
@@ -101,6 +107,8 @@ pub struct Callers {
 struct Grant {
     /// Stands in the log as the actor.
     actor: Arc<str>,
+    /// Which key it is, for limits.
+    key: Arc<str>,
     scopes: Vec<Scope>,
 }
 
@@ -119,7 +127,14 @@ enum Identity {
 
 /// Who sent a request, from the moment that a handler asked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known(Arc<OnceLock<Identity>>);
+pub(super) struct Known(Arc<OnceLock<Seen>>);
+
+#[derive(Debug, Clone)]
+struct Seen {
+    identity: Identity,
+    /// Where there is a limit.
+    standing: Option<Standing>,
+}
 
 /// A caller that may do what `N` stands for; the first thing every handler asks for.
 #[derive(Debug)]
@@ -220,8 +235,14 @@ impl fmt::Display for Scope {
 impl Callers {
     /// The holders of these keys, and users with tokens; without either, everybody on this machine.
     #[must_use]
-    pub const fn new(keys: Keys, users: Option<Users>) -> Self {
-        Self { keys, users, issued: None }
+    pub fn new(keys: Keys, users: Option<Users>) -> Self {
+        Self { keys, users, ..Self::default() }
+    }
+
+    /// None of whom may ask for more than this.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// And the holders of keys that are in the database; as soon as there is one, nobody else is let in.
@@ -230,18 +251,27 @@ impl Callers {
         Self { issued: Some(issued), ..self }
     }
 
-    /// Who sent this request; asked once a request.
-    async fn of(&self, parts: &Parts, now: Timestamp) -> Identity {
+    /// Who sent this request; asked and counted once a request.
+    ///
+    /// # Errors
+    /// When that one may ask for no more now.
+    async fn of(&self, parts: &Parts, now: Timestamp) -> Result<Identity, Problem> {
         let known = parts.extensions.get::<Known>();
-        if let Some(identity) = known.and_then(|it| it.0.get()) {
-            return identity.clone();
+        if let Some(seen) = known.and_then(|it| it.0.get()) {
+            return seen.clone().admitted();
         }
         let identity = self.identify(&parts.headers, now).await.unwrap_or_else(Identity::Unknown);
+        let standing = match &identity {
+            Identity::Service(grant) => self.limits.count_service(&grant.key),
+            Identity::Recipient(recipient) => self.limits.count_user(recipient.as_str()),
+            Identity::Local | Identity::Unknown(_) => None,
+        };
+        let seen = Seen { identity, standing };
         if let Some(known) = known {
             // Handlers ask one after the other.
-            let _ = known.0.set(identity.clone());
+            let _ = known.0.set(seen.clone());
         }
-        identity
+        seen.admitted()
     }
 
     async fn identify(&self, headers: &HeaderMap, now: Timestamp) -> Result<Identity, Problem> {
@@ -292,12 +322,29 @@ impl Grant {
 impl Known {
     /// The name of whoever calls, for logs; a dash where nobody is known, or nobody asked.
     pub(super) fn actor(&self) -> &str {
-        match self.0.get() {
+        match self.0.get().map(|it| &it.identity) {
             Some(Identity::Local) => LOCAL,
             Some(Identity::Service(grant)) => &grant.actor,
             Some(Identity::Recipient(_)) => RECIPIENT,
             Some(Identity::Unknown(_)) | None => "-",
         }
+    }
+
+    /// Tells a limited caller how it stands.
+    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+        if let Some(standing) = self.0.get().and_then(|it| it.standing) {
+            standing.tell(headers);
+        }
+    }
+}
+
+impl Seen {
+    fn admitted(self) -> Result<Identity, Problem> {
+        let Some(wait_s) = self.standing.and_then(|it| it.wait_s) else { return Ok(self.identity) };
+        let detail = "this caller asks for more than api.limits allows";
+        let remedy =
+            "wait as long as Retry-After says, and then as RateLimit says; send many messages in one request";
+        Err(Problem::new(Kind::RateLimited, detail, remedy).retry_after(wait_s))
     }
 }
 
@@ -354,7 +401,7 @@ impl<N: Needs> FromRequestParts<Arc<App>> for Caller<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let identity = app.callers.of(parts, app.ledger.now()).await;
+        let identity = app.callers.of(parts, app.ledger.now()).await?;
         Ok(Self { actor: identity.allow(N::SCOPE)?, needs: PhantomData })
     }
 }
@@ -363,7 +410,7 @@ impl<N: Needs> FromRequestParts<Arc<App>> for InboxOf<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let identity = app.callers.of(parts, app.ledger.now()).await;
+        let identity = app.callers.of(parts, app.ledger.now()).await?;
         if names_recipient(parts).await {
             let actor = identity.allow(N::SCOPE)?;
             let Segments(RecipientPath { recipient }) = Segments::from_request_parts(parts, app).await?;

@@ -51,6 +51,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(REQUEST_ID, id.clone());
+    caller.tell(headers);
 
     let (status, took) = (response.status(), began.elapsed());
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);

@@ -76,6 +76,8 @@ pub enum Kind {
     TooLarge,
     /// There is no place for another stream.
     TooManyStreams,
+    /// The caller asks for more than it may.
+    RateLimited,
     /// The projection has not reached the cursor in time.
     ProjectionBehind,
     /// The request took too long.
@@ -144,7 +146,7 @@ struct Body<'a> {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -165,6 +167,7 @@ impl Kind {
         Self::Conflict,
         Self::TooLarge,
         Self::TooManyStreams,
+        Self::RateLimited,
         Self::ProjectionBehind,
         Self::TimedOut,
         Self::Unavailable,
@@ -195,6 +198,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::TooLarge => "too-large",
             Self::TooManyStreams => "too-many-streams",
+            Self::RateLimited => "rate-limited",
             Self::ProjectionBehind => "projection-behind",
             Self::TimedOut => "timed-out",
             Self::Unavailable => "unavailable",
@@ -224,6 +228,7 @@ impl Kind {
             Self::Conflict => "The message id is taken by other content",
             Self::TooLarge => "The request is too large",
             Self::TooManyStreams => "There are too many open streams",
+            Self::RateLimited => "That is too much at once",
             Self::ProjectionBehind => "What was asked for does not show yet",
             Self::TimedOut => "The request took too long",
             Self::Unavailable => "The ledger is not available",
@@ -251,7 +256,7 @@ impl Kind {
             | Self::DeliveryUnderWay
             | Self::DeliveryExpired => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyStreams | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::ProjectionBehind => StatusCode::GATEWAY_TIMEOUT,
             Self::TimedOut | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -220,7 +220,12 @@ impl Held {
         let scopes = key.scopes.split(' ').filter_map(scope).collect();
         Self {
             hash: hex::decode(&key.hash).unwrap_or_default(),
-            grant: Arc::new(Grant { actor: key.name.as_str().into(), scopes }),
+            grant: Arc::new(Grant {
+                actor: key.name.as_str().into(),
+                // No name of the configuration's begins so.
+                key: format!("{PREFIX}{}", key.key_id).into(),
+                scopes,
+            }),
             expires_at: key.expires_at,
             is_revoked: key.revoked.is_some(),
         }

@@ -28,7 +28,7 @@ impl Key {
     /// A key for the caller that the log is to call `name`.
     #[must_use]
     pub fn new(name: &str, secret: &Secret, scopes: Vec<Scope>) -> Self {
-        let grant = Arc::new(Grant { actor: name.into(), scopes });
+        let grant = Arc::new(Grant { actor: name.into(), key: name.into(), scopes });
         Self { grant, hash: SecretHash::of(secret.expose().as_bytes()) }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Answer, Callers, Fixture, Keys, message};
 use crate::{
     http::auth::{
-        Key, Scope, Users,
+        Key, Limits, Rate, Scope, Users,
         issuer::{Issuer, SECRET, claims, rules},
     },
     secret::Secret,
@@ -97,4 +97,37 @@ async fn without_keys_for_the_tokens_a_user_is_asked_to_come_again() {
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("5")), "{answer}");
     let answer = it.get("/v1/projections").await;
     assert_eq!(answer.status, 401, "with users, the API is not for everybody on this machine");
+}
+
+#[tokio::test]
+async fn who_asks_for_too_much_is_told_when_to_come_again() {
+    let key = |name: &str| Key::new(name, &Secret::new(format!("secret of {name}")), vec![Scope::InboxWrite]);
+    let users = Users::with_secret(rules(&[Algorithm::HS256]), SECRET);
+    let (service, user) = (Rate { per_s: 1, burst: 1 }, Rate { per_s: 2, burst: 2 });
+    let callers = Callers::new(Keys::new(vec![key("one"), key("two")]), Some(users));
+    let it = Fixture::called_by(callers.with_limits(Limits::new(service, user)), |_| ()).await;
+    // These answers need no database, which would not like a clock that stands still.
+    tokio::time::pause();
+    let own = async |token: &str| it.call_as(token, Method::POST, "/v1/inbox/m-1/wink", String::new()).await;
+    let of = async |key: &str| {
+        let path = "/v1/recipients/user-1/inbox/m-1/wink";
+        it.call_as(&format!("secret of {key}"), Method::POST, path, String::new()).await
+    };
+    let (one, two) = (it.token(&json!({})), it.token(&json!({ "sub": "user-2" })));
+    let answer = own(&one).await;
+    assert_eq!(answer.status, 404, "{answer}");
+    assert_eq!(answer.header("ratelimit-policy"), Some("\"user\";q=2;w=1"));
+    assert_eq!(answer.header("ratelimit"), Some("\"user\";r=1;t=1"));
+    assert_eq!(own(&one).await.status, 404);
+    let answer = own(&one).await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, Some("1")));
+    assert_eq!(answer.header("ratelimit"), Some("\"user\";r=0;t=1"));
+    insta::assert_snapshot!("too_much", answer);
+    assert_eq!(own(&two).await.status, 404, "another user has room");
+    let statuses = [of("one").await, of("one").await, of("two").await].map(|it| it.status.as_u16());
+    assert_eq!(statuses, [404, 429, 404], "and each key its own");
+    let nobody = of("nobody").await;
+    assert_eq!((nobody.status.as_u16(), nobody.header("ratelimit")), (401, None));
+    tokio::time::advance(std::time::Duration::from_millis(500)).await;
+    assert_eq!(own(&one).await.status, 404);
 }
