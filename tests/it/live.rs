@@ -54,7 +54,9 @@ impl Listener {
     /// Takes an event in; whether it was one, and no comment.
     fn hear(&mut self, event: &str) -> bool {
         let line = |name: &str| event.lines().find_map(|it| it.strip_prefix(name)).map(str::trim);
-        let (Some(what), Some(id), Some(data)) = (line("event:"), line("id:"), line("data:")) else { return false };
+        let (Some(what), Some(id), Some(data)) = (line("event:"), line("id:"), line("data:")) else {
+            return false;
+        };
         id.clone_into(&mut self.last);
         self.places.push(id.split_once('-').unwrap().1.parse().unwrap());
         let data: Value = serde_json::from_str(data).unwrap();
@@ -91,9 +93,7 @@ async fn a_client_cut_off_200_times_hears_each_of_5000_arrivals_once_and_in_orde
         }
         let [one, other] = &services;
         let (through, heard_at) = if round.is_multiple_of(2) { (one, other) } else { (other, one) };
-        let message = |n: usize, user: &str| {
-            json!({"messageId": format!("{user}-{round}-{n}"), "notificationType": "APP_NOTIFICATION", "recipientId": user, "title": "News"})
-        };
+        let message = |n: usize, user: &str| json!({"messageId": format!("{user}-{round}-{n}"), "notificationType": "APP_NOTIFICATION", "recipientId": user, "title": "News"});
         let all: Vec<_> = (0..ARRIVALS).flat_map(|n| [message(n, "user-1"), message(n, "user-2")]).collect();
         let (late, early) = all.split_at(ARRIVALS);
         let send = async {

@@ -33,16 +33,18 @@ enum Asks {
 use Asks::{A, Nothing, User};
 
 /// Every route, and what it asks.
-const ROUTES: [(Method, &str, Asks); 32] = [
+const ROUTES: [(Method, &str, Asks); 34] = [
     (Method::POST, "/v1/messages", A(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/{message}", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/messages", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/inbox", A(Scope::InboxRead)),
     (Method::GET, "/v1/recipients/{recipient}/inbox/counts", A(Scope::InboxRead)),
+    (Method::GET, "/v1/recipients/{recipient}/inbox/stream", A(Scope::InboxRead)),
     (Method::POST, "/v1/recipients/{recipient}/inbox/{verb}", A(Scope::InboxWrite)),
     (Method::POST, "/v1/recipients/{recipient}/inbox/{message}/{verb}", A(Scope::InboxWrite)),
     (Method::GET, "/v1/inbox", User),
     (Method::GET, "/v1/inbox/counts", User),
+    (Method::GET, "/v1/inbox/stream", User),
     (Method::POST, "/v1/inbox/{verb}", User),
     (Method::POST, "/v1/inbox/{message}/{verb}", User),
     (Method::GET, "/v1/recipients/{recipient}/devices", A(Scope::DevicesRead)),
