@@ -101,11 +101,14 @@ async fn a_client_cut_off_200_times_hears_each_of_5000_arrivals_once_and_in_orde
                 let sent = sender.post(through.url("/v1/messages")).json(part).send().await.unwrap();
                 assert!(sent.status().is_success(), "{}", sent.text().await.unwrap());
             }
+            if !round.is_multiple_of(5) {
+                return;
+            }
             let read = through.url(&format!("/v1/recipients/user-1/inbox/user-1-{round}-0/read"));
             assert!(sender.post(read).send().await.unwrap().status().is_success());
         };
-        let patience = Duration::from_millis(fastrand::u64(0..300));
-        tokio::join!(send, listener.listen(heard_at, fastrand::usize(1..40), patience));
+        let patience = Duration::from_millis(fastrand::u64(10..150));
+        tokio::join!(send, listener.listen(heard_at, fastrand::usize(1..120), patience));
     }
     while listener.added.len() < ROUNDS * ARRIVALS {
         let before = listener.places.len();
