@@ -3,11 +3,11 @@
 //! Every query names one recipient and is bounded, so its cost does not grow with the ledger. All of
 //! them read through the views, that is, from whichever slot is live.
 
-use sea_query::{Expr, ExprTrait, IntoColumnRef, JoinType, Order, Query, SelectStatement, UnionType};
+use sea_query::{Expr, ExprTrait, JoinType, Order, Query, SelectStatement, UnionType};
 use serde::Deserialize;
 use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 
-use super::{Store, StoreError, typed::Typed};
+use super::{Dialect, Store, StoreError, typed::Typed};
 use crate::{
     clock::Timestamp,
     id::{MessageId, Position, RecipientId, Shard},
@@ -127,7 +127,8 @@ impl Store {
         limit: u64,
     ) -> Result<InboxPage, StoreError> {
         let limit = limit.clamp(1, LIST_MAX);
-        let rows: Vec<PageRow> = self.db().all(&page(recipient, filter, limit + 1)).await?;
+        let statement = page(self.db().dialect(), recipient, filter, limit + 1);
+        let rows: Vec<PageRow> = self.db().all(&statement).await?;
         let (mut items, counts) = PageRow::parted(rows);
         items.sort_unstable_by_key(|it| std::cmp::Reverse(it.position));
         let keep = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -186,7 +187,10 @@ impl Store {
         }
         let statement = Query::select()
             .columns(["message_id", "position"])
-            .from_subquery(items(recipient, filter, limit, &["message_id", "position"]), "found")
+            .from_subquery(
+                items(self.db().dialect(), recipient, filter, limit, &["message_id", "position"]),
+                "found",
+            )
             .order_by("position", Order::Desc)
             .limit(limit)
             .to_owned();
@@ -296,95 +300,108 @@ macro_rules! page_row {
 page_row!(SqliteRow, PgRow, MySqlRow);
 
 /// What a list shows.
-fn page(recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
-    let items = |columns: &[&'static str]| items(recipient, filter, limit, columns);
-    with_counters(recipient, items)
+fn page(dialect: Dialect, recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
+    let names = names();
+    with_counters(recipient, &names, items(dialect, recipient, filter, limit, &names))
 }
 
 /// What changed, gone or not; what waits for its time is nobody's business yet.
 fn changes(recipient: &RecipientId, after: Option<Position>, limit: u64) -> SelectStatement {
-    with_counters(recipient, |columns| {
-        Query::select()
-            .columns(columns.iter().copied())
-            .from("inbox_items")
-            .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
-            .and_where(Expr::col("last_position").gt(after.unwrap_or(NEWEST).0))
-            .and_where(Expr::col("state").ne(WAITING))
-            .order_by("last_position", Order::Asc)
-            .limit(limit)
-            .to_owned()
-    })
+    let names = names();
+    let items = Query::select()
+        .columns(names.iter().copied())
+        .from("inbox_items")
+        .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
+        .and_where(Expr::col("last_position").gt(after.unwrap_or(NEWEST).0))
+        .and_where(Expr::col("state").ne(WAITING))
+        .order_by("last_position", Order::Asc)
+        .limit(limit)
+        .to_owned();
+    with_counters(recipient, &names, items)
 }
 
-/// The counters, and the items below them. Each half has the other's columns empty: of no row at all, so that
-/// every database knows their types.
-fn with_counters(
-    recipient: &RecipientId,
-    items: impl FnOnce(&[&'static str]) -> SelectStatement,
-) -> SelectStatement {
-    let names: Vec<_> = InboxItem::TABLE.columns.iter().map(|it| it.name).collect();
-    let none = |table: &'static str, columns: &[&'static str]| {
-        Query::select().columns(columns.iter().copied()).from(table).limit(0).to_owned()
-    };
-    let half = || {
-        let mut half = Query::select();
-        half.columns(names.iter().map(|it| ("i", *it).into_column_ref()))
-            .columns([("c", "unseen"), ("c", "unread"), ("c", "total")])
-            .expr_as(Expr::col(("c", "category")), "counter")
-            .expr_as(Expr::col(("c", "last_position")), "counter_last");
-        half
-    };
-    let always = || Expr::cust("1 = 1");
+/// The columns of an item.
+fn names() -> Vec<&'static str> {
+    InboxItem::TABLE.columns.iter().map(|it| it.name).collect()
+}
+
+/// The items, and the counters below them; each half leaves the other's columns empty.
+///
+/// The views stand in the order in which a flip takes them over: `PostgreSQL` locks them one by one, and whoever
+/// went the other way would meet it in a deadlock.
+fn with_counters(recipient: &RecipientId, names: &[&'static str], items: SelectStatement) -> SelectStatement {
+    let of_counters = ["unseen", "unread", "total"];
+    let nothing = || Expr::cust("null");
+    let mut page = Query::select();
+    page.columns(names.iter().copied()).from_subquery(items, "i");
+    for name in of_counters.into_iter().chain(["counter", "counter_last"]) {
+        page.expr_as(nothing(), name);
+    }
     let counters = Query::select()
-        .columns(COUNTER)
+        .exprs(names.iter().map(|_| nothing()))
+        .columns(of_counters)
+        .columns(["category", "last_position"])
         .from("inbox_counters")
         .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
         .to_owned();
-    let below = half()
-        .from_subquery(items(&names), "i")
-        .join_subquery(JoinType::LeftJoin, none("inbox_counters", &COUNTER), "c", always())
-        .to_owned();
-    half()
-        .from_subquery(counters, "c")
-        .join_subquery(JoinType::LeftJoin, none("inbox_items", &names), "i", always())
-        .union(UnionType::All, below)
-        .to_owned()
+    page.union(UnionType::All, counters).to_owned()
 }
-
-/// What is read of the counters.
-const COUNTER: [&str; 5] = ["category", "unseen", "unread", "total", "last_position"];
 
 /// So many items of each state that is asked for: a range of an index each.
 fn items(
+    dialect: Dialect,
     recipient: &RecipientId,
     filter: &InboxFilter,
     limit: u64,
     columns: &[&'static str],
 ) -> SelectStatement {
-    let of_state = |state: i64| {
-        let mut statement = Query::select();
-        statement
-            .columns(columns.iter().copied())
-            .from("inbox_items")
-            .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
-            .and_where(Expr::col("state").eq(state))
-            .and_where(Expr::col("position").lt(filter.before.unwrap_or(NEWEST).0))
-            .order_by("position", Order::Desc)
-            .limit(limit);
-        if let Some(category) = &filter.category {
-            statement.and_where(Expr::col("category").eq(category.as_str()));
-        }
-        if let Some(since) = filter.since {
-            statement.and_where(Expr::col("appeared_at_us").gte(since.as_micros()));
-        }
-        if let Some(until) = filter.until {
-            statement.and_where(Expr::col("appeared_at_us").lt(until.as_micros()));
-        }
-        Query::select().columns(columns.iter().copied()).from_subquery(statement.take(), "s").to_owned()
-    };
-    let mut ranges = filter.states().into_iter().map(of_state);
+    let states = filter.states();
+    let of = |state: Expr| range(recipient, filter, limit, columns, state);
+    if dialect == Dialect::Postgres && states.len() > 1 {
+        // One range is planned, and run for each state: planning is what a list costs there.
+        return Query::select()
+            .columns(columns.iter().map(|it| ("r", *it)))
+            .from_values(states, "s")
+            .join_lateral(JoinType::InnerJoin, of(Expr::col(("s", "column1"))), "r", Expr::cust("true"))
+            .order_by(("r", "position"), Order::Desc)
+            .limit(limit)
+            .to_owned();
+    }
+    let mut ranges = states.into_iter().map(|state| {
+        let range = of(Expr::value(state));
+        Query::select().columns(columns.iter().copied()).from_subquery(range, "r").to_owned()
+    });
     let first = ranges.next().unwrap_or_default();
     ranges.fold(first, |mut all, range| all.union(UnionType::All, range).to_owned())
+}
+
+/// So many items of one state, newest first: a range of an index.
+fn range(
+    recipient: &RecipientId,
+    filter: &InboxFilter,
+    limit: u64,
+    columns: &[&'static str],
+    state: Expr,
+) -> SelectStatement {
+    let mut statement = Query::select();
+    statement
+        .columns(columns.iter().copied())
+        .from("inbox_items")
+        .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
+        .and_where(Expr::col("state").eq(state))
+        .and_where(Expr::col("position").lt(filter.before.unwrap_or(NEWEST).0))
+        .order_by("position", Order::Desc)
+        .limit(limit);
+    if let Some(category) = &filter.category {
+        statement.and_where(Expr::col("category").eq(category.as_str()));
+    }
+    if let Some(since) = filter.since {
+        statement.and_where(Expr::col("appeared_at_us").gte(since.as_micros()));
+    }
+    if let Some(until) = filter.until {
+        statement.and_where(Expr::col("appeared_at_us").lt(until.as_micros()));
+    }
+    statement
 }
 
 #[cfg(test)]
@@ -410,7 +427,7 @@ mod tests {
                         }
                     };
                     let filter = InboxFilter { status, archived, category, ..InboxFilter::default() };
-                    let sql = page(&recipient, &filter, 11).to_string(SqliteQueryBuilder);
+                    let sql = page(Dialect::Sqlite, &recipient, &filter, 11).to_string(SqliteQueryBuilder);
                     let sql = sql
                         .replace("\"inbox_items\"", "inbox_items_a")
                         .replace("\"inbox_counters\"", "inbox_counters_a");
