@@ -65,8 +65,11 @@ impl Ledger {
     }
 
     async fn refresh(&self, projection: &str) -> Result<(), LedgerError> {
+        // The places first: what is live after that was live when it stood there, and whatever a flip makes
+        // live later is no less far.
+        let places = self.store().checkpoints().await?;
         let live = self.store().projection_state(projection).await?.map(|it| it.live);
-        for place in self.store().checkpoints().await? {
+        for place in places {
             if place.projection == projection && Some(place.slot) == live {
                 self.progress().reached(projection, place.shard, place.position);
             }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use self::pauses::Pauses;
 use super::{Progress, WorkError, Worker, chain};
 use crate::{
-    id::Shard,
+    id::{Position, Shard},
     ledger::Ledger,
     metric,
     projection::{self, Projection},
@@ -60,15 +60,15 @@ impl Project {
         Self { ledger, batch_max, folded, gather: Duration::ZERO, pauses: Pauses::default() }
     }
 
-    /// How many events were folded; none at all where there was nothing, or another process is at it.
-    async fn fold(&self, behind: &Behind) -> Result<Option<usize>, ProjectError> {
+    /// How many events were folded, and up to where; none at all where there was nothing, or another process
+    /// is at it.
+    async fn fold(&self, behind: &Behind) -> Result<Option<(usize, Position)>, ProjectError> {
         let Behind { projection, slot, shard } = *behind;
         let store = self.ledger.store();
         let step = store.project(projection, slot, shard, self.batch_max, None).await?;
         let Step::Folded { events, position, .. } = step else { return Ok(None) };
-        self.ledger.progress().reached(projection.name(), shard, position);
         metric::projected(projection.name(), events);
-        Ok(Some(events))
+        Ok(Some((events, position)))
     }
 
     /// Notes that a place failed, and tells it if it is news.
@@ -120,9 +120,19 @@ impl Worker for Project {
         behind.retain(|it| self.pauses.is_over(it.place(), now));
         let (mut events, mut full) = (0, false);
         let folded = join_all(behind.iter().map(|it| self.fold(it))).await;
+        // A flip may have come in between: readers see what was folded only where the slot is live still.
+        let states = if behind.is_empty() {
+            states
+        } else {
+            self.ledger.store().projection_states().await.map_err(failed)?
+        };
         for (place, result) in behind.iter().map(Behind::place).zip(folded) {
             match result {
-                Ok(Some(count)) => {
+                Ok(Some((count, position))) => {
+                    let (name, slot, shard) = place;
+                    if states.iter().any(|it| it.name == name && it.live == slot) {
+                        self.ledger.progress().reached(name, shard, position);
+                    }
                     self.worked(place);
                     events += count;
                     full |= count as u64 >= self.batch_max;
@@ -163,7 +173,6 @@ fn behind(states: &[ProjectionState], checkpoints: &[Checkpoint]) -> Vec<Behind>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Position;
 
     #[test]
     fn only_live_slots_of_this_version_that_lag_are_folded() {
