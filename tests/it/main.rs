@@ -18,6 +18,7 @@ mod commands;
 mod deliver;
 mod devices;
 mod harness;
+mod inbox_model;
 mod ingest;
 mod live;
 mod main_job;

@@ -18,6 +18,7 @@ pub(crate) mod nginx;
 pub(crate) mod postgres;
 pub(crate) mod queue;
 pub(crate) mod script;
+pub(crate) mod served;
 pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod sink;
