@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use notification_ledger::{
     event::{Event, Recorded},
     id::{Cursor, Position},
-    store::inbox::InboxFilter,
+    store::inbox::{Archived, InboxFilter},
 };
 use serde_json::Value;
 
@@ -207,7 +207,7 @@ impl Course<'_> {
                         it.as_ref().is_none_or(|it| {
                             it.note.to != *whose
                                 || it.cursor.position > up_to.position
-                                || !it.matches(filter)
+                                || !it.matches(&meant(*verb, filter))
                                 || it.effect_of(*verb) != Effect::Marked
                         })
                     };
@@ -259,10 +259,19 @@ impl Request {
                 is_own(*whose) && *asked == verb && ids.iter().any(|it| it == id)
             }
             Self::MarkUpTo { whose, verb: asked, up_to, filter } => {
-                let is_meant = |it: &Message| it.cursor.position <= up_to.position && it.matches(filter);
+                let is_meant =
+                    |it: &Message| it.cursor.position <= up_to.position && it.matches(&meant(verb, filter));
                 is_own(*whose) && *asked == verb && states.iter().flatten().any(is_meant)
             }
         }
+    }
+}
+
+/// What is brought back was put away, whatever the filter says of the rest.
+fn meant(verb: Verb, filter: &InboxFilter) -> InboxFilter {
+    match (verb, filter.archived) {
+        (Verb::Unarchive, Archived::Exclude) => InboxFilter { archived: Archived::Only, ..filter.clone() },
+        _ => filter.clone(),
     }
 }
 
