@@ -120,7 +120,7 @@ enum Identity {
     /// The holder of a key.
     Service(Arc<Grant>),
     /// A user of the app.
-    Recipient(RecipientId),
+    Recipient(token::User),
     /// Nobody we know.
     Unknown(Problem),
 }
@@ -154,6 +154,8 @@ pub(super) struct InboxOf<N> {
     actor: Arc<str>,
     /// Stands in the log as the door.
     ingress: &'static str,
+    /// When a token that was shown is not taken any more.
+    pub(super) until: Option<Timestamp>,
     needs: PhantomData<N>,
 }
 
@@ -263,7 +265,7 @@ impl Callers {
         let identity = self.identify(&parts.headers, now).await.unwrap_or_else(Identity::Unknown);
         let standing = match &identity {
             Identity::Service(grant) => self.limits.count_service(&grant.key),
-            Identity::Recipient(recipient) => self.limits.count_user(recipient.as_str()),
+            Identity::Recipient(user) => self.limits.count_user(user.recipient.as_str()),
             Identity::Local | Identity::Unknown(_) => None,
         };
         let seen = Seen { identity, standing };
@@ -369,9 +371,9 @@ impl Identity {
     }
 
     /// The recipient whose own inbox it is.
-    fn recipient(self) -> Result<RecipientId, Problem> {
+    fn user(self) -> Result<token::User, Problem> {
         match self {
-            Self::Recipient(recipient) => Ok(recipient),
+            Self::Recipient(user) => Ok(user),
             Self::Local => Err(unauthenticated(
                 "whose inbox it is stands in a user's token, and this API takes none",
                 "configure api.users, or call /v1/recipients/{recipientId}/inbox",
@@ -414,10 +416,11 @@ impl<N: Needs> FromRequestParts<Arc<App>> for InboxOf<N> {
         if names_recipient(parts).await {
             let actor = identity.allow(N::SCOPE)?;
             let Segments(RecipientPath { recipient }) = Segments::from_request_parts(parts, app).await?;
-            return Ok(Self { recipient, actor, ingress: metric::HTTP, needs: PhantomData });
+            return Ok(Self { recipient, actor, ingress: metric::HTTP, until: None, needs: PhantomData });
         }
-        let recipient = identity.recipient()?;
-        Ok(Self { recipient, actor: RECIPIENT.into(), ingress: OWN_INBOX, needs: PhantomData })
+        let token::User { recipient, until } = identity.user()?;
+        let (actor, until) = (RECIPIENT.into(), Some(until));
+        Ok(Self { recipient, actor, ingress: OWN_INBOX, until, needs: PhantomData })
     }
 }
 
@@ -430,7 +433,7 @@ async fn names_recipient(parts: &mut Parts) -> bool {
 
 /// Whose token it is.
 async fn user(users: &Users, token: &str, now: Timestamp) -> Result<Identity, Problem> {
-    users.recipient(token, now).await.map(Identity::Recipient).map_err(|why| match why {
+    users.user(token, now).await.map(Identity::Recipient).map_err(|why| match why {
         NotKnown::Refused(why) => refused(why.to_string(), why.remedy()),
         NotKnown::NoKeys => {
             let detail = "the keys that users' tokens are signed with cannot be read";

@@ -103,7 +103,7 @@ struct Tail {
 
 /// Everything that changes from now on, or from the place that the client was at.
 pub(super) async fn open(
-    InboxOf { recipient, .. }: InboxOf<InboxRead>,
+    InboxOf { recipient, until, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,
     Params(params): Params<StreamParams>,
     stopping: Option<Extension<Stopping>>,
@@ -118,6 +118,7 @@ pub(super) async fn open(
         Some(cursor) => !app.ledger.wait_for("inbox", cursor, app.settings.wait_for_projection).await?,
         None => false,
     };
+    let life = until.map_or(LIFE_MAX, |until| until.since(app.ledger.now()).min(LIFE_MAX));
     let tail = Tail {
         app,
         recipient,
@@ -127,7 +128,7 @@ pub(super) async fn open(
         is_hinted: true,
         waiting: VecDeque::new(),
         stopping: stopping.map(|Extension(it)| it),
-        ends_at: Instant::now() + LIFE_MAX,
+        ends_at: Instant::now() + life,
     };
     let heartbeat = KeepAlive::new().interval(HEARTBEAT);
     let mut response = Sse::new(tail.into_stream()).keep_alive(heartbeat).into_response();

@@ -89,6 +89,14 @@ pub(super) enum Claim {
     Recipient,
 }
 
+/// Whose token it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) recipient: RecipientId,
+    /// From then on the token is not taken any more.
+    pub(super) until: Timestamp,
+}
+
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -182,12 +190,7 @@ impl Signer {
 ///
 /// # Errors
 /// The first thing that is wrong with it. Before the signature was found right that is about the signature.
-pub(super) fn recipient(
-    token: &str,
-    keys: &KeySet,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<RecipientId, Refused> {
+pub(super) fn user(token: &str, keys: &KeySet, rules: &Rules, now: Timestamp) -> Result<User, Refused> {
     let mut parts = token.split('.');
     let (Some(header), Some(claims), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -213,7 +216,7 @@ pub(super) fn recipient(
 }
 
 /// Whose the claims of a token with a right signature are.
-fn judge(claims: &Map<String, Value>, rules: &Rules, now: Timestamp) -> Result<RecipientId, Refused> {
+fn judge(claims: &Map<String, Value>, rules: &Rules, now: Timestamp) -> Result<User, Refused> {
     let (latest, earliest) = (secs(now.plus(rules.leeway)), secs(now.minus(rules.leeway)));
     let issuer = claims.get("iss").ok_or(Refused::Missing(Claim::Iss))?;
     if issuer.as_str() != Some(rules.issuer.as_str()) {
@@ -237,7 +240,10 @@ fn judge(claims: &Map<String, Value>, rules: &Rules, now: Timestamp) -> Result<R
     }
     let recipient = claims.get(&rules.recipient_claim).ok_or(Refused::Missing(Claim::Recipient))?;
     let recipient = recipient.as_str().and_then(|it| RecipientId::new(it).ok());
-    recipient.ok_or(Refused::Unreadable(Claim::Recipient))
+    let recipient = recipient.ok_or(Refused::Unreadable(Claim::Recipient))?;
+    #[expect(clippy::cast_possible_truncation, reason = "what is out of range is at its end")]
+    let until = Timestamp::from_micros((expiry * 1e6) as i64).plus(rules.leeway);
+    Ok(User { recipient, until })
 }
 
 /// A claim that is a time: seconds since 1970, perhaps with a fraction.

@@ -19,8 +19,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::token::{self, KeySet, Refused, Rules};
-use crate::{clock::Timestamp, id::RecipientId};
+use super::token::{self, KeySet, Refused, Rules, User};
+use crate::clock::Timestamp;
 
 /// A fetch takes no longer.
 const FETCH_MAX: Duration = Duration::from_secs(5);
@@ -152,12 +152,12 @@ impl Users {
     }
 
     /// Whose token it is.
-    pub(super) async fn recipient(&self, token: &str, now: Timestamp) -> Result<RecipientId, NotKnown> {
+    pub(super) async fn user(&self, token: &str, now: Timestamp) -> Result<User, NotKnown> {
         let mut known = self.known.borrow().clone();
         if known.keys.is_none() {
             known = self.fetched_after(known).await;
         }
-        let judge = |keys: &KeySet| token::recipient(token, keys, &self.rules, now);
+        let judge = |keys: &KeySet| token::user(token, keys, &self.rules, now);
         let keys = known.keys.clone().ok_or(NotKnown::NoKeys)?;
         match judge(&keys) {
             Err(Refused::KeyUnknown) => {

@@ -23,7 +23,7 @@ fn published() -> KeySet {
 }
 
 fn judged(token: &str, keys: &KeySet, rules: &Rules) -> Result<String, Refused> {
-    recipient(token, keys, rules, now()).map(|it| it.as_str().to_owned())
+    user(token, keys, rules, now()).map(|it| it.recipient.as_str().to_owned())
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn token(kid: &str) -> String {
 }
 
 async fn is_known(users: &Users, kid: &str) -> Result<(), NotKnown> {
-    users.recipient(&token(kid), now()).await.map(|_| ())
+    users.user(&token(kid), now()).await.map(|_| ())
 }
 
 const UNKNOWN: Result<(), NotKnown> = Err(NotKnown::Refused(Refused::KeyUnknown));
