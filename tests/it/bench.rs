@@ -60,6 +60,7 @@ async fn every_benchmark_runs(kind: Kind) {
         ("project --messages 300", 4),
         ("ingest --seconds 1 --connections 3", 3),
         ("ingest --file --messages 700", 2),
+        ("streams --streams 20 --arrivals 10", 4),
         ("deliver --messages 60 --seconds 1 --concurrency 8", 5),
     ] {
         let figures = figures(folder.path(), Some(url), arguments).await;

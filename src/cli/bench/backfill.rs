@@ -23,7 +23,7 @@ use super::{
     append, bar,
     load::{BATCH, Kind, Load},
     report::{Figure, Raw, Target, Unit},
-    samples::per_second,
+    samples::{per_second, resident_mib},
     stage::Stage,
 };
 use crate::{
@@ -145,12 +145,4 @@ async fn read(stage: &Stage, path: &Path, lines: u64) -> anyhow::Result<Read> {
     let late_mib = early_mib.and_then(|_| resident_mib());
     ensure!(summary.finished && summary.appended == lines, "not every line was appended: {summary}");
     Ok(Read { took: summary.took, early_mib, late_mib })
-}
-
-/// What this process holds in memory, where the system tells.
-fn resident_mib() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"))?;
-    let kib: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(f64::from(kib) / 1024.0)
 }

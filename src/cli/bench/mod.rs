@@ -20,6 +20,7 @@ mod samples;
 mod served;
 mod sink;
 mod stage;
+mod streams;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -58,6 +59,7 @@ enum Command {
     Project(project::Options),
     Deliver(deliver::Options),
     Inbox(inbox::Options),
+    Streams(streams::Options),
 }
 
 /// What all benchmarks understand.
@@ -113,6 +115,7 @@ impl Command {
             Self::Project(it) => &it.run,
             Self::Deliver(it) => &it.run,
             Self::Inbox(it) => &it.run,
+            Self::Streams(it) => &it.run,
         }
     }
 
@@ -123,6 +126,7 @@ impl Command {
             Self::Project(_) => "project",
             Self::Deliver(_) => "deliver",
             Self::Inbox(_) => "inbox",
+            Self::Streams(_) => "streams",
         }
     }
 
@@ -133,6 +137,7 @@ impl Command {
             Self::Project(it) => it.setup(stage),
             Self::Deliver(it) => it.setup(stage),
             Self::Inbox(it) => it.setup(stage),
+            Self::Streams(it) => it.setup(stage),
         }
     }
 
@@ -143,6 +148,7 @@ impl Command {
             Self::Project(it) => it.measure(stage).await,
             Self::Deliver(it) => it.measure(stage).await,
             Self::Inbox(it) => it.measure(stage).await,
+            Self::Streams(it) => it.measure(stage).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers out of many measurements: medians of rounds, percentiles of times. Pure.
+//! Numbers out of many measurements: medians of rounds, percentiles of times; and the memory that is in use.
 
 use std::time::Duration;
 
@@ -55,6 +55,14 @@ pub(super) fn per_second(count: u64, took: Duration) -> f64 {
 /// In milliseconds.
 pub(super) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
+}
+
+/// What this process holds in memory, where the system tells.
+pub(super) fn resident_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"))?;
+    let kib: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(f64::from(kib) / 1024.0)
 }
 
 #[cfg(test)]
