@@ -12,6 +12,7 @@ mod text;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
+use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
@@ -34,12 +35,13 @@ pub use summary::{DeliveryCounts, DeliverySummary, Summary};
 pub use text::{message_text, recipient_text};
 
 /// Everything that is known of one message.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
     /// What has become of it, by the log.
     pub state: Summary,
     /// What the producer said, tokens masked.
+    #[schema(value_type = Object)]
     pub message: Message,
     /// The hash of that, as recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +57,7 @@ pub struct Audit {
 }
 
 /// Arrivals that appended nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Again {
     /// The same content again.
@@ -76,8 +78,9 @@ pub struct Again {
 pub struct Entry(pub Recorded);
 
 /// What one projection shows of the message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Evidence)]
 pub struct Shown {
     /// The projection's name.
     pub projection: String,

@@ -1,6 +1,7 @@
 //! Deliveries and the calls made for them, as operators see them in lists and one by one.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::DeliverySummary;
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// A delivery by itself, with the message that it is of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListedDelivery {
     /// Which message.
@@ -26,7 +27,7 @@ pub struct ListedDelivery {
 }
 
 /// A delivery with every call made for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeliveryStory {
     /// The delivery.
     #[serde(flatten)]
@@ -36,7 +37,7 @@ pub struct DeliveryStory {
 }
 
 /// One call to a provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CallSummary {
     /// 1, 2, 3 …

@@ -2,6 +2,7 @@
 //! nothing that is not there.
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// The state of one message on both axes: how it was delivered, and what the recipient did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
     /// Which message.
@@ -92,7 +93,7 @@ pub struct Summary {
 }
 
 /// Deliveries of one message by how they ended; what is missing to the total is still open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryCounts {
     /// All.
@@ -108,7 +109,7 @@ pub struct DeliveryCounts {
 }
 
 /// One push of one message to one target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverySummary {
     /// Which delivery.

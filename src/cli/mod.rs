@@ -16,6 +16,7 @@ mod folder;
 mod ingest;
 mod keys;
 mod migrate;
+mod openapi;
 mod projections;
 mod providers;
 mod quarantine;
@@ -120,6 +121,7 @@ enum Command {
     Ingest(ingest::Options),
     Keys(keys::Options),
     Migrate(migrate::Options),
+    Openapi(openapi::Options),
     Projections(projections::Options),
     Providers(providers::Options),
     Quarantine(quarantine::Options),
@@ -158,6 +160,7 @@ impl Command {
             Self::Ingest(options) => options.run(global).await,
             Self::Keys(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,
+            Self::Openapi(options) => options.run().await,
             Self::Projections(options) => options.run(global).await,
             Self::Providers(options) => options.run(global).await,
             Self::Quarantine(options) => options.run(global).await,

@@ -1,6 +1,7 @@
 //! A device as people and programs may see it: the token is never shown whole.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Device;
 use crate::{
@@ -9,8 +10,9 @@ use crate::{
 };
 
 /// A device without what is secret about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Device)]
 pub struct Shown {
     /// Whose it is.
     pub recipient_id: RecipientId,

@@ -139,7 +139,7 @@ impl Recorded {
 }
 
 /// How the ledger came to know of an event. Every field is evidence, none is needed to fold.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
     /// The door it came in by: `http`, `sqs:notifications`, `ndjson:backfill.ndjson`, `worker`.

@@ -281,7 +281,7 @@ pub enum ReceiptKind {
 }
 
 /// What kind of failure an attempt met. Decides the retry schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// Worth trying again later.

@@ -4,12 +4,14 @@ use std::{str::FromStr, sync::Arc};
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
     auth::{Caller, Deliveries, MessagesRead},
     extract::{Body, IfPosition, Params, Segments, bad_request, parsed},
     messages::limit,
+    openapi::Replayable,
     problem::{Kind, Problem},
 };
 use crate::{
@@ -34,27 +36,38 @@ const REPLAY_MAX: u64 = 10_000;
 const REASON_MAX: usize = 1000;
 
 /// Which deliveries to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
+    /// How many at the most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u64>,
+    /// In which status; without it, `failed`.
     #[serde(default, deserialize_with = "status")]
     status: Option<DeliveryStatus>,
+    /// Through which provider.
     provider: Option<String>,
+    /// The kind of the last failure.
     #[serde(default)]
     class: Option<FailureClass>,
+    /// Changed at this time or later.
     #[serde(default, deserialize_with = "parsed")]
     since: Option<Timestamp>,
+    /// Changed before this time.
     #[serde(default, deserialize_with = "parsed")]
     until: Option<Timestamp>,
+    /// Who it is for.
     #[serde(default, deserialize_with = "parsed")]
     recipient: Option<RecipientId>,
+    /// The `next` of the answer before.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<DeliveryPlace>,
 }
 
 /// Deliveries in one status.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryList)]
 pub(super) struct Listed {
     deliveries: Vec<ListedDelivery>,
     /// After which the next ones begin; none at the end.
@@ -63,54 +76,67 @@ pub(super) struct Listed {
 }
 
 /// A delivery in the path.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct DeliveryPath {
+    /// The message.
     message: MessageId,
+    /// One push of it.
     delivery: DeliveryId,
 }
 
 /// How a delivery is to be tried again; the whole body may be left away.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+#[schema(as = RetryWish)]
+pub(super) struct Wish {
+    #[schema(max_length = 1000, pattern = "^[^\\u0000]*$")]
     reason: Option<String>,
     provider: Option<String>,
 }
 
 /// Why; the whole body may be left away.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Why {
+#[schema(as = CancelWish)]
+pub(super) struct Why {
+    #[schema(max_length = 1000, pattern = "^[^\\u0000]*$")]
     reason: Option<String>,
 }
 
 /// What became of a delivery.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeliveryDone)]
 pub(super) struct Done {
+    /// `rescheduled` or `suppressed`.
     result: &'static str,
     cursor: Cursor,
 }
 
 /// What to deliver again.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ReplayWish {
+pub(super) struct ReplayWish {
     #[serde(default)]
     filter: ReplayFilter,
     provider: Option<String>,
+    #[schema(minimum = 0.001, maximum = 1_000_000)]
     rate_per_s: Option<f64>,
+    #[schema(max_length = 1000, pattern = "^[^\\u0000]*$")]
     reason: String,
     #[serde(default = "yes")]
+    #[schema(default = true)]
     dry_run: bool,
     start_at: Option<Timestamp>,
     #[serde(default, deserialize_with = "parsed")]
     after: Option<DeliveryPlace>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ReplayFilter {
     #[serde(deserialize_with = "replayable")]
+    #[schema(value_type = Vec<Replayable>, default = json!(["failed"]))]
     status: Vec<DeliveryStatus>,
     provider: Option<String>,
     class: Option<FailureClass>,
@@ -120,8 +146,9 @@ struct ReplayFilter {
 }
 
 /// How far a replay came.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Replayed)]
 pub(super) struct ReplayAnswer {
     dry_run: bool,
     matched: u64,
@@ -135,7 +162,7 @@ pub(super) struct ReplayAnswer {
     next_start_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Skipped {
     expired: u64,
@@ -145,6 +172,12 @@ struct Skipped {
 }
 
 /// Deliveries in one status, narrowed down.
+#[utoipa::path(
+    get, path = "/v1/deliveries", tag = "deliveries", operation_id = "listDeliveries",
+    params(ListParams, IfPosition),
+    responses((status = OK, body = Listed, description = "Deliveries in one status")),
+    security(("apiKey" = ["messages:read"])),
+)]
 pub(super) async fn list(
     _: Caller<MessagesRead>,
     State(app): State<Arc<App>>,
@@ -172,6 +205,13 @@ pub(super) async fn list(
 }
 
 /// One delivery with every call made for it.
+#[utoipa::path(
+    get, path = "/v1/messages/{message}/deliveries/{delivery}", tag = "deliveries", operation_id = "showDelivery",
+    params(DeliveryPath, IfPosition),
+    responses((status = OK, body = DeliveryStory, description = "The delivery with its calls")),
+    extensions(("x-problems" = json!([Kind::UnknownDelivery]))),
+    security(("apiKey" = ["messages:read"])),
+)]
 pub(super) async fn show(
     _: Caller<MessagesRead>,
     State(app): State<Arc<App>>,
@@ -187,6 +227,17 @@ pub(super) async fn show(
 }
 
 /// Lets a delivery be tried now.
+#[utoipa::path(
+    post, path = "/v1/messages/{message}/deliveries/{delivery}/retry", tag = "deliveries", operation_id = "retryDelivery",
+    params(DeliveryPath),
+    request_body = Option<Wish>,
+    responses((status = OK, body = Done, description = "It is tried now")),
+    extensions(("x-problems" = json!([
+        Kind::UnknownMessage, Kind::UnknownDelivery, Kind::UnknownProvider, Kind::DeliveryAccepted,
+        Kind::DeliveryUnderWay, Kind::DeliveryExpired
+    ]))),
+    security(("apiKey" = ["deliveries"])),
+)]
 pub(super) async fn retry(
     caller: Caller<Deliveries>,
     State(app): State<Arc<App>>,
@@ -200,6 +251,17 @@ pub(super) async fn retry(
 }
 
 /// Takes care that a delivery is not sent.
+#[utoipa::path(
+    post, path = "/v1/messages/{message}/deliveries/{delivery}/cancel", tag = "deliveries", operation_id = "cancelDelivery",
+    params(DeliveryPath),
+    request_body = Option<Why>,
+    responses((status = OK, body = Done, description = "It is not sent")),
+    extensions(("x-problems" = json!([
+        Kind::UnknownMessage, Kind::UnknownDelivery, Kind::DeliveryAccepted, Kind::DeliveryUnderWay,
+        Kind::DeliveryExpired
+    ]))),
+    security(("apiKey" = ["deliveries"])),
+)]
 pub(super) async fn cancel(
     caller: Caller<Deliveries>,
     State(app): State<Arc<App>>,
@@ -213,6 +275,13 @@ pub(super) async fn cancel(
 }
 
 /// Delivers again what was not delivered, or counts it.
+#[utoipa::path(
+    post, path = "/v1/deliveries/replay", tag = "deliveries", operation_id = "replayDeliveries",
+    request_body = ReplayWish,
+    responses((status = OK, body = ReplayAnswer, description = "How far it came")),
+    extensions(("x-problems" = json!([Kind::UnknownProvider]))),
+    security(("apiKey" = ["deliveries"])),
+)]
 pub(super) async fn replay(
     caller: Caller<Deliveries>,
     State(app): State<Arc<App>>,

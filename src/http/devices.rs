@@ -9,11 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
     auth::{Caller, DevicesRead, DevicesWrite},
     extract::{Body, RecipientPath, Segments},
+    openapi::Registration as NewDevice,
     problem::{Kind, Problem},
 };
 use crate::{
@@ -24,19 +26,29 @@ use crate::{
 };
 
 /// A device of a recipient.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct DevicePath {
+    /// Whose.
     recipient: RecipientId,
+    /// The app's own id of the installation.
     device: DeviceId,
 }
 
 /// The devices of a recipient, the last seen first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeviceList)]
 pub(super) struct Listed {
     devices: Vec<Shown>,
 }
 
 /// All of them, dead ones too.
+#[utoipa::path(
+    get, path = "/v1/recipients/{recipient}/devices", tag = "devices", operation_id = "listDevices",
+    params(RecipientPath),
+    responses((status = OK, body = Listed, description = "The last seen first")),
+    security(("apiKey" = ["devices:read"])),
+)]
 pub(super) async fn list(
     _: Caller<DevicesRead>,
     State(app): State<Arc<App>>,
@@ -47,6 +59,13 @@ pub(super) async fn list(
 }
 
 /// One of them.
+#[utoipa::path(
+    get, path = "/v1/recipients/{recipient}/devices/{device}", tag = "devices", operation_id = "showDevice",
+    params(DevicePath),
+    responses((status = OK, body = Shown, description = "The device")),
+    extensions(("x-problems" = json!([Kind::UnknownDevice]))),
+    security(("apiKey" = ["devices:read"])),
+)]
 pub(super) async fn show(
     _: Caller<DevicesRead>,
     State(app): State<Arc<App>>,
@@ -61,6 +80,17 @@ pub(super) async fn show(
 }
 
 /// Registers it, anew or again; it lives from now on.
+#[utoipa::path(
+    put, path = "/v1/recipients/{recipient}/devices/{device}", tag = "devices", operation_id = "putDevice",
+    params(DevicePath),
+    request_body = NewDevice,
+    responses(
+        (status = CREATED, body = Shown, description = "It is new"),
+        (status = OK, body = Shown, description = "It was known, and lives from now on"),
+    ),
+    extensions(("x-problems" = json!([Kind::InvalidDevice]))),
+    security(("apiKey" = ["devices:write"])),
+)]
 pub(super) async fn put(
     _: Caller<DevicesWrite>,
     State(app): State<Arc<App>>,
@@ -77,6 +107,12 @@ pub(super) async fn put(
 }
 
 /// Forgets it. That there was none is as well.
+#[utoipa::path(
+    delete, path = "/v1/recipients/{recipient}/devices/{device}", tag = "devices", operation_id = "removeDevice",
+    params(DevicePath),
+    responses((status = NO_CONTENT, description = "There is no such device, or not any more")),
+    security(("apiKey" = ["devices:write"])),
+)]
 pub(super) async fn remove(
     _: Caller<DevicesWrite>,
     State(app): State<Arc<App>>,

@@ -12,6 +12,7 @@ use axum::{
 };
 use futures_util::future::OptionFuture;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use utoipa::IntoParams;
 
 use super::{
     problem::{About, Kind, Problem},
@@ -24,14 +25,18 @@ use crate::id::{Cursor, MessageId, RecipientId};
 pub(super) struct Segments<T>(pub(super) T);
 
 /// A message in the path.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct MessagePath {
+    /// The id that the producer chose.
     pub(super) message: MessageId,
 }
 
 /// A recipient in the path.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct RecipientPath {
+    /// Whose.
     pub(super) recipient: RecipientId,
 }
 
@@ -143,15 +148,15 @@ impl<S: Sync> FromRequestParts<S> for IfPosition {
     }
 }
 
-/// A value that is written as text, where it is given.
+/// A value that is written as text, where it is given; null is as good as nothing.
 pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr,
     T::Err: Display,
 {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(serde::de::Error::custom)
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|it| it.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
 pub(super) fn bad_request(

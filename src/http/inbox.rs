@@ -3,15 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::HeaderMap,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     App,
@@ -21,6 +17,7 @@ use super::{
     live,
     messages::limit,
     no_answer,
+    openapi::{IfNoneMatch, Verb},
     problem::{About, Kind, Problem},
 };
 use crate::{
@@ -39,39 +36,63 @@ const MARK_PAGE: u64 = 500;
 /// Items that a verb names at the most.
 const IDS_MAX: usize = 500;
 
+/// What a recipient can do with items.
+pub(super) const VERBS: [(&str, Mark); 7] = [
+    ("seen", Mark::Seen),
+    ("read", Mark::Read),
+    ("clicked", Mark::Click),
+    ("unread", Mark::Unread),
+    ("archive", Mark::Archive),
+    ("unarchive", Mark::Unarchive),
+    ("delete", Mark::Delete),
+];
+
 /// Where inboxes are: the one of whoever calls, for users; everybody's, for services.
 pub(super) const DOORS: [&str; 2] = ["/v1/inbox", "/v1/recipients/{recipient}/inbox"];
 
 /// The routes of an inbox below one of the [`DOORS`].
-pub(super) fn routes(router: Router<Arc<App>>, door: &str) -> Router<Arc<App>> {
-    router
-        .route(door, get(list))
-        .route(&format!("{door}/counts"), get(counts))
-        .route(&format!("{door}/stream"), get(live::open))
-        .route(&format!("{door}/{{verb}}"), post(mark_many))
-        .route(&format!("{door}/{{message}}/{{verb}}"), post(mark))
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(counts))
+        .routes(routes!(live::open))
+        .routes(routes!(mark_many))
+        .routes(routes!(mark))
 }
 
 /// What to list of an inbox.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
+    /// How many at the most.
+    #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<u64>,
+    /// How far the recipient has come with them; without it, `all`.
     #[serde(default)]
+    #[param(inline)]
     status: Status,
+    /// What to do with those that were put away; without it, `exclude`.
     #[serde(default)]
+    #[param(inline)]
     archived: Archived,
+    /// Of this category.
     category: Option<String>,
+    /// Appeared at this time or later.
     since: Option<Timestamp>,
+    /// Appeared before this time.
     until: Option<Timestamp>,
+    /// Older than this: the `next` of the answer before.
     #[serde(default, deserialize_with = "parsed")]
     before: Option<Cursor>,
+    /// The cursor of a write that the answer must show.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
 }
 
 /// A part of an inbox.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InboxList)]
 pub(super) struct Listed {
     /// The whole inbox's: where a stream goes on from this list.
     cursor: Cursor,
@@ -83,8 +104,9 @@ pub(super) struct Listed {
 }
 
 /// One message as the app shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = InboxItem)]
 pub(super) struct Item {
     message_id: String,
     cursor: Cursor,
@@ -98,6 +120,7 @@ pub(super) struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     image_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     data: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     locale: Option<String>,
@@ -121,7 +144,7 @@ pub(super) struct Item {
 }
 
 /// How many items are in each state, archived ones left out.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) struct Tally {
     unseen: i64,
     unread: i64,
@@ -129,7 +152,7 @@ pub(super) struct Tally {
 }
 
 /// The same overall and by category.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Tallies {
     #[serde(flatten)]
     overall: Tally,
@@ -137,6 +160,15 @@ pub(super) struct Tallies {
 }
 
 /// The list, newest first, with the counts of the same moment.
+#[utoipa::path(
+    get, path = "/", tag = "inbox", operation_id = "listInbox",
+    params(ListParams, IfPosition, IfNoneMatch),
+    responses(
+        (status = OK, body = Listed, description = "Newest first, with the counts of the same moment"),
+        (status = NOT_MODIFIED, description = "The same as the one that If-None-Match names"),
+    ),
+    security(("apiKey" = ["inbox:read"])),
+)]
 pub(super) async fn list(
     InboxOf { recipient, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,
@@ -163,14 +195,25 @@ pub(super) async fn list(
 }
 
 /// What to wait for before counting.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CountParams {
+    /// The cursor of a write that the answer must show.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
 }
 
 /// The counts, overall and by category.
+#[utoipa::path(
+    get, path = "/counts", tag = "inbox", operation_id = "countInbox",
+    params(CountParams, IfPosition, IfNoneMatch),
+    responses(
+        (status = OK, body = Tallies, description = "Overall and by category"),
+        (status = NOT_MODIFIED, description = "The same as the one that If-None-Match names"),
+    ),
+    security(("apiKey" = ["inbox:read"])),
+)]
 pub(super) async fn counts(
     InboxOf { recipient, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,
@@ -184,29 +227,44 @@ pub(super) async fn counts(
 }
 
 /// An item of an inbox, and what was done with it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct MarkPath {
+    /// The item.
     message: MessageId,
+    /// What was done.
+    #[param(value_type = Verb)]
     verb: String,
 }
 
 /// An inbox, and what was done with items of it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct MarkManyPath {
+    /// What was done.
+    #[param(value_type = Verb)]
     verb: String,
 }
 
 /// What became of a mark.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Marked {
     message_id: MessageId,
     cursor: Cursor,
     /// With the mark; null where the inbox did not catch up with it in time.
+    #[schema(required)]
     counts: Option<Tallies>,
 }
 
 /// The recipient did something with one item. What is so already appends nothing.
+#[utoipa::path(
+    post, path = "/{message}/{verb}", tag = "inbox", operation_id = "markInboxItem",
+    params(MarkPath),
+    responses((status = OK, body = Marked, description = "It is so now")),
+    extensions(("x-problems" = json!([Kind::UnknownMessage, Kind::NotInInbox, Kind::UnknownRoute]))),
+    security(("apiKey" = ["inbox:write"])),
+)]
 pub(super) async fn mark(
     inbox: InboxOf<InboxWrite>,
     State(app): State<Arc<App>>,
@@ -222,25 +280,18 @@ pub(super) async fn mark(
 }
 
 fn mark_of(verb: &str) -> Result<Mark, Problem> {
-    Ok(match verb {
-        "seen" => Mark::Seen,
-        "read" => Mark::Read,
-        "clicked" => Mark::Click,
-        "unread" => Mark::Unread,
-        "archive" => Mark::Archive,
-        "unarchive" => Mark::Unarchive,
-        "delete" => Mark::Delete,
-        _ => {
-            let remedy = "use seen, read, clicked, unread, archive, unarchive or delete";
-            return Err(Problem::new(Kind::UnknownRoute, "there is no such verb for inbox items", remedy));
-        }
+    VERBS.into_iter().find(|(word, _)| *word == verb).map(|(_, mark)| mark).ok_or_else(|| {
+        let remedy = format!("use one of {}", VERBS.map(|(word, _)| word).join(", "));
+        Problem::new(Kind::UnknownRoute, "there is no such verb for inbox items", remedy)
     })
 }
 
 /// Which items: those named, or all that match up to a cursor.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Which {
+#[schema(as = MarkWish)]
+pub(super) struct Which {
+    #[schema(max_items = 500)]
     message_ids: Option<Vec<MessageId>>,
     #[serde(default, deserialize_with = "parsed")]
     up_to: Option<Cursor>,
@@ -254,29 +305,39 @@ struct Which {
 }
 
 /// What became of many marks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct MarkedMany {
     /// Items that were not so already.
     marked: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<Cursor>,
     /// With the marks; null where the inbox did not catch up with them in time.
+    #[schema(required)]
     counts: Option<Tallies>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     results: Vec<OneOfMany>,
 }
 
 /// What became of one of those named.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct OneOfMany {
     message_id: MessageId,
+    /// `marked`, `already`, `not-in-inbox` or `unknown`.
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<Cursor>,
 }
 
 /// The recipient did the same with many items.
+#[utoipa::path(
+    post, path = "/{verb}", tag = "inbox", operation_id = "markInboxItems",
+    params(MarkManyPath),
+    request_body = Which,
+    responses((status = OK, body = MarkedMany, description = "They are so now")),
+    extensions(("x-problems" = json!([Kind::UnknownRoute]))),
+    security(("apiKey" = ["inbox:write"])),
+)]
 pub(super) async fn mark_many(
     inbox: InboxOf<InboxWrite>,
     State(app): State<Arc<App>>,

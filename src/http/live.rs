@@ -19,12 +19,14 @@ use axum::{
 use futures_util::{Stream, future::OptionFuture, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
+use utoipa::IntoParams;
 
 use super::{
     App,
     auth::{InboxOf, InboxRead},
     extract::{Params, bad_request, parsed},
     inbox::{Item, Tallies},
+    openapi::LastEventId,
     problem::{Kind, Problem},
     serve::Stopping,
 };
@@ -45,9 +47,11 @@ const LIFE_MAX: Duration = Duration::from_hours(1);
 const RETRY: (u64, u64) = (1_000, 3_000);
 
 /// Where to begin.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamParams {
+    /// The cursor to go on from; without it, now.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
 }
@@ -102,6 +106,13 @@ struct Tail {
 }
 
 /// Everything that changes from now on, or from the place that the client was at.
+#[utoipa::path(
+    get, path = "/stream", tag = "inbox", operation_id = "streamInbox",
+    params(StreamParams, LastEventId),
+    responses((status = OK, body = String, content_type = "text/event-stream", description = "Its changes, one by one")),
+    extensions(("x-problems" = json!([Kind::TooManyStreams]))),
+    security(("apiKey" = ["inbox:read"])),
+)]
 pub(super) async fn open(
     InboxOf { recipient, until, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,

@@ -10,12 +10,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
     auth::{Caller, MessagesRead, MessagesWrite},
     extract::{Beside, Body, IfPosition, MessagePath, Params, RecipientPath, Segments, bad_request, parsed},
     no_answer,
+    openapi::{Sending, SendingAnswer},
     problem::{About, Kind, Problem, Rejected},
 };
 use crate::{
@@ -40,30 +42,35 @@ const BATCH_MAX: usize = 500;
 const LIST_MAX: u64 = 200;
 
 /// What became of one message.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Sent<'a> {
+pub(super) struct Sent<'a> {
+    #[schema(value_type = MessageId)]
     message_id: &'a MessageId,
+    /// `appended`, `redelivered` or `conflict`.
     result: &'static str,
     cursor: Cursor,
 }
 
 /// What became of one of many.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = SendingOutcome)]
 enum Outcome<'a> {
     Known(Sent<'a>),
     Rejected(Rejected),
 }
 
 /// What became of many, in their order.
-#[derive(Debug, Default, Serialize)]
-struct Results<'a> {
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = SentMany)]
+pub(super) struct Results<'a> {
     appended: usize,
     redelivered: usize,
     conflicts: usize,
     rejected: usize,
     #[serde(rename = "results")]
+    #[schema(value_type = Vec<Outcome>)]
     outcomes: Vec<Outcome<'a>>,
 }
 
@@ -76,6 +83,17 @@ struct Envelope<'a> {
 }
 
 /// Takes in one message, or many.
+#[utoipa::path(
+    post, path = "/v1/messages", tag = "messages", operation_id = "sendMessages",
+    params(Beside),
+    request_body = Sending,
+    responses(
+        (status = CREATED, body = Sent, description = "One message, which is in the log now"),
+        (status = OK, body = SendingAnswer, description = "One message that was there, or many, each with what became of it"),
+    ),
+    extensions(("x-problems" = json!([Kind::Conflict, Kind::InvalidMessage]))),
+    security(("apiKey" = ["messages:write"])),
+)]
 pub(super) async fn send(
     caller: Caller<MessagesWrite>,
     State(app): State<Arc<App>>,
@@ -230,6 +248,13 @@ fn has_messages(body: &[u8]) -> bool {
 }
 
 /// All that is known of one message.
+#[utoipa::path(
+    get, path = "/v1/messages/{message}", tag = "messages", operation_id = "showMessage",
+    params(MessagePath),
+    responses((status = OK, body = Audit, description = "Everything that happened to the message")),
+    extensions(("x-problems" = json!([Kind::UnknownMessage]))),
+    security(("apiKey" = ["messages:read"])),
+)]
 pub(super) async fn show(
     _: Caller<MessagesRead>,
     State(app): State<Arc<App>>,
@@ -243,22 +268,30 @@ pub(super) async fn show(
 }
 
 /// What to list of a recipient's messages.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
+    /// How many at the most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u64>,
+    /// Older than this: the `next` of the answer before.
     #[serde(default, deserialize_with = "parsed")]
     before: Option<Cursor>,
+    /// Received at this time or later.
     #[serde(default, deserialize_with = "parsed")]
     since: Option<Timestamp>,
+    /// Received before this time.
     #[serde(default, deserialize_with = "parsed")]
     until: Option<Timestamp>,
+    /// The cursor of a write that the answer must show.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
 }
 
 /// Messages of a recipient, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MessageList)]
 pub(super) struct Listed {
     messages: Vec<Summary>,
     /// Where the next, older ones begin; none at the end.
@@ -267,6 +300,12 @@ pub(super) struct Listed {
 }
 
 /// What a recipient was told.
+#[utoipa::path(
+    get, path = "/v1/recipients/{recipient}/messages", tag = "messages", operation_id = "listMessages",
+    params(RecipientPath, ListParams, IfPosition),
+    responses((status = OK, body = Listed, description = "Newest first")),
+    security(("apiKey" = ["messages:read"])),
+)]
 pub(super) async fn list(
     _: Caller<MessagesRead>,
     State(app): State<Arc<App>>,

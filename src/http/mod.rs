@@ -13,6 +13,7 @@ mod inbox;
 mod live;
 mod messages;
 mod observe;
+pub mod openapi;
 mod ops;
 pub mod problem;
 mod projections;
@@ -28,9 +29,9 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{Method, Uri},
     middleware,
-    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     id::Cursor,
@@ -70,38 +71,47 @@ pub struct Settings {
 /// Every route of the API.
 pub fn router(app: App) -> Router {
     let app = Arc::new(app);
-    let router = inbox::DOORS.into_iter().fold(Router::new(), inbox::routes);
+    let (router, _) = routes().split_for_parts();
     router
-        .route("/v1/messages", post(messages::send))
-        .route("/v1/messages/{message}", get(messages::show))
-        .route("/v1/recipients/{recipient}/messages", get(messages::list))
-        .route("/v1/recipients/{recipient}/devices", get(devices::list))
-        .route(
-            "/v1/recipients/{recipient}/devices/{device}",
-            get(devices::show).put(devices::put).delete(devices::remove),
-        )
-        .route("/v1/receipts", post(receipts::send))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/replay", post(deliveries::replay))
-        .route("/v1/messages/{message}/deliveries/{delivery}", get(deliveries::show))
-        .route("/v1/messages/{message}/deliveries/{delivery}/retry", post(deliveries::retry))
-        .route("/v1/messages/{message}/deliveries/{delivery}/cancel", post(deliveries::cancel))
-        .route("/v1/providers", get(providers::list))
-        .route("/v1/providers/{name}/pause", post(providers::pause))
-        .route("/v1/providers/{name}/resume", post(providers::resume))
-        .route("/v1/projections", get(projections::status))
-        .route("/v1/quarantine", get(quarantine::list))
-        .route("/v1/quarantine/{id}", get(quarantine::show))
-        .route("/v1/quarantine/{id}/retry", post(quarantine::retry))
-        .route("/v1/quarantine/{id}/discard", post(quarantine::discard))
-        .route("/healthz", get(ops::healthz))
-        .route("/readyz", get(ops::readyz))
-        .route("/metrics", get(ops::metrics))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(app.settings.body_limit_bytes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
+}
+
+/// Every route with its description.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    let router =
+        inbox::DOORS.into_iter().fold(OpenApiRouter::with_openapi(openapi::begin()), |router, door| {
+            let mut inbox = inbox::routes();
+            openapi::at_door(inbox.get_openapi_mut(), door);
+            router.nest(door, inbox)
+        });
+    router
+        .routes(routes!(messages::send))
+        .routes(routes!(messages::show))
+        .routes(routes!(messages::list))
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::show, devices::put, devices::remove))
+        .routes(routes!(receipts::send))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::replay))
+        .routes(routes!(deliveries::show))
+        .routes(routes!(deliveries::retry))
+        .routes(routes!(deliveries::cancel))
+        .routes(routes!(providers::list))
+        .routes(routes!(providers::pause))
+        .routes(routes!(providers::resume))
+        .routes(routes!(projections::status))
+        .routes(routes!(quarantine::list))
+        .routes(routes!(quarantine::show))
+        .routes(routes!(quarantine::retry))
+        .routes(routes!(quarantine::discard))
+        .routes(routes!(ops::healthz))
+        .routes(routes!(ops::readyz))
+        .routes(routes!(ops::metrics))
+        .routes(routes!(openapi::show))
 }
 
 impl App {

@@ -10,6 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::{
     App,
@@ -22,13 +23,18 @@ use crate::metric;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the process is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
+    /// `up` or `ready`.
     status: &'static str,
 }
 
 /// The process runs and answers. It asks nothing else, so that a database that is away does not get
 /// the process restarted.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operations", operation_id = "showHealth",
+    responses((status = OK, body = Health, description = "The process runs")),
+)]
 pub(super) async fn healthz() -> Json<Health> {
     Json(Health { status: "up" })
 }
@@ -36,6 +42,10 @@ pub(super) async fn healthz() -> Json<Health> {
 /// Whether to send requests here: the database answers, and every projection is there to be read. How
 /// far they are behind plays no part: all processes share one log, so that taking one away for it
 /// would take all of them away; `/metrics` tells of it.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations", operation_id = "showReadiness",
+    responses((status = OK, body = Health, description = "The database answers, and the projections are there")),
+)]
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
     let states = app.ledger.store().projection_states();
     let not_ready = |detail: &'static str| {
@@ -55,6 +65,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, 
 
 /// What this process counts, in Prometheus' text format. How far the projections are behind is looked
 /// up at this moment; if the database does not answer, the rest is shown without it.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations", operation_id = "showMetrics",
+    responses((status = OK, body = String, content_type = "text/plain", description = "Prometheus text")),
+    extensions(("x-problems" = json!([Kind::UnknownRoute]))),
+    security(("apiKey" = ["metrics"])),
+)]
 pub(super) async fn metrics(_: Caller<Metrics>, State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let Some(handle) = &app.metrics else {
         let detail = "this process records no metrics";

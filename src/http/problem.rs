@@ -9,7 +9,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::{
     ledger::{LedgerError, operate::Denied},
@@ -89,7 +90,7 @@ pub enum Kind {
 }
 
 /// What a problem is about, for machines.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
     /// The rejection's code.
@@ -109,6 +110,7 @@ pub struct About {
     pub result: Option<&'static str>,
     /// In how many seconds to try again; also the `Retry-After` header.
     #[serde(skip)]
+    #[schema(ignore)]
     pub retry_after_s: Option<u32>,
     /// Why who called was not let in, by RFC 6750; stands in `WWW-Authenticate`.
     #[serde(skip)]
@@ -116,8 +118,9 @@ pub struct About {
 }
 
 /// One of many inputs that is not what it should be; the others are none the worse.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Rejected {
+    /// `rejected`.
     result: &'static str,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,12 +136,19 @@ impl From<Rejection> for Rejected {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    r#type: String,
+/// RFC 9457 problem details.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// Stable; what a program decides by.
+    r#type: Kind,
+    /// What the type means.
     title: &'static str,
+    /// The status of the answer.
     status: u16,
+    /// What was wrong, for people.
     detail: &'a str,
+    /// What to do about it, for people.
     remedy: &'a str,
     #[serde(flatten)]
     about: &'a About,
@@ -206,7 +216,12 @@ impl Kind {
         }
     }
 
-    const fn title(self) -> &'static str {
+    /// Its type.
+    pub(super) fn urn(self) -> String {
+        format!("{TYPE}{}", self.as_str())
+    }
+
+    pub(super) const fn title(self) -> &'static str {
         match self {
             Self::BadRequest => "The request cannot be understood",
             Self::Unauthenticated => "Who calls is not known",
@@ -236,7 +251,7 @@ impl Kind {
         }
     }
 
-    const fn status(self) -> StatusCode {
+    pub(super) const fn status(self) -> StatusCode {
         match self {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -261,6 +276,12 @@ impl Kind {
             Self::TimedOut | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.urn())
     }
 }
 
@@ -423,14 +444,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Parts { kind, detail, remedy, about } = &*self.0;
         let status = kind.status();
-        let body = Body {
-            r#type: format!("{TYPE}{}", kind.as_str()),
-            title: kind.title(),
-            status: status.as_u16(),
-            detail,
-            remedy,
-            about,
-        };
+        let body =
+            Body { r#type: *kind, title: kind.title(), status: status.as_u16(), detail, remedy, about };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let json = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, json)], body).into_response();

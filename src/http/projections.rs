@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     App,
@@ -16,13 +17,15 @@ use crate::{
 };
 
 /// Every projection.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectionList)]
 pub(super) struct Answer {
     projections: Vec<Status>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ProjectionStatus)]
 struct Status {
     name: String,
     version: i32,
@@ -32,14 +35,15 @@ struct Status {
     rebuilding: Option<Rebuilding>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Rebuilding {
     slot: &'static str,
     shards: Vec<Place>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ShardPlace)]
 struct Place {
     shard: Shard,
     position: Position,
@@ -51,6 +55,11 @@ struct Place {
 }
 
 /// How every projection is.
+#[utoipa::path(
+    get, path = "/v1/projections", tag = "operations", operation_id = "listProjections",
+    responses((status = OK, body = Answer, description = "How far each is")),
+    security(("apiKey" = ["projections"])),
+)]
 pub(super) async fn status(
     _: Caller<Projections>,
     State(app): State<Arc<App>>,

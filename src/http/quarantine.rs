@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
@@ -27,18 +28,24 @@ const LIST_MAX: u64 = 200;
 const NOTE_MAX: usize = 1000;
 
 /// Which inputs to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListParams {
+    /// How many at the most.
+    #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<u64>,
+    /// Where they stand; without it, `held`.
     #[serde(default)]
+    #[param(inline)]
     state: Which,
+    /// The `next` of the answer before.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<QuarantineId>,
 }
 
 /// Where the inputs to list stand.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Which {
     #[default]
@@ -49,7 +56,8 @@ enum Which {
 }
 
 /// Inputs, the oldest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = QuarantineList)]
 pub(super) struct Listed {
     inputs: Vec<Input>,
     /// After which the next ones begin; none at the end.
@@ -58,8 +66,9 @@ pub(super) struct Listed {
 }
 
 /// One input, without its body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = QuarantinedInput)]
 pub(super) struct Input {
     id: QuarantineId,
     state: &'static str,
@@ -73,7 +82,7 @@ pub(super) struct Input {
     decided: Option<DecidedBy>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DecidedBy {
     at: Timestamp,
     by: String,
@@ -82,8 +91,9 @@ struct DecidedBy {
 }
 
 /// One input, whole: its body as text, or as hexadecimal digits where it is no text.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = QuarantinedWhole)]
 pub(super) struct Whole {
     #[serde(flatten)]
     input: Input,
@@ -92,37 +102,48 @@ pub(super) struct Whole {
     #[serde(skip_serializing_if = "Option::is_none")]
     body_hex: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     attributes: Option<Box<RawValue>>,
 }
 
 /// What became of an input that is a message now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Accepted {
     result: &'static str,
     cursor: Cursor,
 }
 
 /// What became of an input that is not needed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Discarded {
     id: QuarantineId,
     state: &'static str,
 }
 
 /// An input in the path.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct InputPath {
+    /// As the list shows it.
     id: QuarantineId,
 }
 
 /// Why somebody decided so; the whole body may be left away.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Reason {
+#[schema(as = DecisionNote)]
+pub(super) struct Reason {
+    #[schema(max_length = 1000, pattern = "^[^\\u0000]*$")]
     note: Option<String>,
 }
 
 /// The inputs, the oldest first.
+#[utoipa::path(
+    get, path = "/v1/quarantine", tag = "quarantine", operation_id = "listQuarantine",
+    params(ListParams),
+    responses((status = OK, body = Listed, description = "The oldest first")),
+    security(("apiKey" = ["quarantine"])),
+)]
 pub(super) async fn list(
     _: Caller<Quarantine>,
     State(app): State<Arc<App>>,
@@ -144,14 +165,24 @@ pub(super) async fn list(
 }
 
 /// How much of an input to show.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShowParams {
+    /// As it came, with its push tokens.
     #[serde(default)]
+    #[param(default = false)]
     whole: bool,
 }
 
 /// One input; its push tokens only where it is asked for whole.
+#[utoipa::path(
+    get, path = "/v1/quarantine/{id}", tag = "quarantine", operation_id = "showQuarantined",
+    params(InputPath, ShowParams),
+    responses((status = OK, body = Whole, description = "The input")),
+    extensions(("x-problems" = json!([Kind::UnknownInput]))),
+    security(("apiKey" = ["quarantine"])),
+)]
 pub(super) async fn show(
     _: Caller<Quarantine>,
     State(app): State<Arc<App>>,
@@ -170,6 +201,14 @@ pub(super) async fn show(
 }
 
 /// Reads an input again, and appends it if it is a message now.
+#[utoipa::path(
+    post, path = "/v1/quarantine/{id}/retry", tag = "quarantine", operation_id = "retryQuarantined",
+    params(InputPath),
+    request_body = Option<Reason>,
+    responses((status = OK, body = Accepted, description = "It is a message now")),
+    extensions(("x-problems" = json!([Kind::UnknownInput, Kind::AlreadyDecided, Kind::InvalidMessage]))),
+    security(("apiKey" = ["quarantine"])),
+)]
 pub(super) async fn retry(
     caller: Caller<Quarantine>,
     State(app): State<Arc<App>>,
@@ -189,6 +228,14 @@ pub(super) async fn retry(
 }
 
 /// Decides that an input is not needed.
+#[utoipa::path(
+    post, path = "/v1/quarantine/{id}/discard", tag = "quarantine", operation_id = "discardQuarantined",
+    params(InputPath),
+    request_body = Option<Reason>,
+    responses((status = OK, body = Discarded, description = "It is put away")),
+    extensions(("x-problems" = json!([Kind::UnknownInput, Kind::AlreadyDecided]))),
+    security(("apiKey" = ["quarantine"])),
+)]
 pub(super) async fn discard(
     caller: Caller<Quarantine>,
     State(app): State<Arc<App>>,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{
     App,
     auth::{Caller, ReceiptsWrite},
     extract::{Body, bad_request},
     no_answer,
+    openapi::Receipts,
     problem::{About, Kind, Problem, Rejected},
 };
 use crate::{
@@ -33,13 +35,15 @@ struct Envelope<'a> {
 }
 
 /// What became of one.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ReceiptOutcome)]
 enum Outcome {
     #[serde(rename_all = "camelCase")]
     Understood {
         message_id: MessageId,
         delivery_id: DeliveryId,
+        /// `recorded`, `known` or `unknown`.
         result: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         cursor: Option<Cursor>,
@@ -48,7 +52,8 @@ enum Outcome {
 }
 
 /// What became of all, in their order.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = ReceiptResults)]
 pub(super) struct Results {
     recorded: usize,
     known: usize,
@@ -59,6 +64,12 @@ pub(super) struct Results {
 }
 
 /// Records them, each by itself: one that is no receipt does not stop the others.
+#[utoipa::path(
+    post, path = "/v1/receipts", tag = "receipts", operation_id = "sendReceipts",
+    request_body = Receipts,
+    responses((status = OK, body = Results, description = "Each was dealt with")),
+    security(("apiKey" = ["receipts:write"])),
+)]
 pub(super) async fn send(
     caller: Caller<ReceiptsWrite>,
     State(app): State<Arc<App>>,

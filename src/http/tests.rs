@@ -8,6 +8,7 @@ mod devices;
 mod inbox;
 mod live;
 mod messages;
+mod openapi;
 mod ops;
 mod providers;
 mod quarantine;

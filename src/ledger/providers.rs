@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Ledger, LedgerError,
@@ -21,7 +22,7 @@ use crate::{
 const OVERDUE: Duration = Duration::from_mins(1);
 
 /// A provider, as every process sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderStatus {
     /// Its name.
@@ -41,7 +42,7 @@ pub struct ProviderStatus {
 }
 
 /// Who paused or resumed a provider, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LastControl {
     /// `operator`, `auth_config` or `invalid_targets`.
     pub cause: &'static str,

@@ -40,7 +40,7 @@ pub struct InboxFilter {
 }
 
 /// How far a recipient has come with items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Wherever.
@@ -55,7 +55,7 @@ pub enum Status {
 }
 
 /// What to do with items that were put away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Archived {
     /// Leave them out.

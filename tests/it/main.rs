@@ -15,6 +15,7 @@ mod backfill;
 mod bench;
 mod cli;
 mod commands;
+mod contract;
 mod deliver;
 mod devices;
 mod harness;

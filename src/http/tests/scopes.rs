@@ -23,7 +23,7 @@ use crate::{
 
 /// What a route asks of its caller.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Asks {
+pub(super) enum Asks {
     Nothing,
     /// A key with this scope.
     A(Scope),
@@ -33,7 +33,7 @@ enum Asks {
 use Asks::{A, Nothing, User};
 
 /// Every route, and what it asks.
-const ROUTES: [(Method, &str, Asks); 34] = [
+pub(super) const ROUTES: [(Method, &str, Asks); 35] = [
     (Method::POST, "/v1/messages", A(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/{message}", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/messages", A(Scope::MessagesRead)),
@@ -68,6 +68,7 @@ const ROUTES: [(Method, &str, Asks); 34] = [
     (Method::GET, "/metrics", A(Scope::Metrics)),
     (Method::GET, "/healthz", Nothing),
     (Method::GET, "/readyz", Nothing),
+    (Method::GET, "/openapi.json", Nothing),
 ];
 
 /// A path of this pattern that could be somebody's.

@@ -1,0 +1,93 @@
+//! The description of the API held against a process that serves: by validators of others, and by
+//! Schemathesis, which makes thousands of good and bad requests out of it and looks at every answer.
+
+use std::{path::Path, time::Duration};
+
+use tokio::{process::Command, time::timeout};
+
+use crate::support::{
+    database::{Kind, TestDb},
+    http_client,
+    ledger::body,
+    script::python,
+    service::Service,
+    variable,
+};
+
+const SECRET: &str = "the secret of the contract's key";
+
+/// How long Schemathesis may make requests, and how long all of it may take on a busy machine.
+const BUDGET_S: &str = "40";
+const PATIENCE: Duration = Duration::from_mins(3);
+
+const SERVICE: &str = r#"
+[database]
+url = "{url}"
+[api]
+bind = "127.0.0.1:{port}"
+# Many requests name cursors that nobody ever wrote: they need not wait long for them.
+wait_for_projection_ms = 20
+[[api.keys]]
+name = "contract"
+secret = "env:CONTRACT_SECRET"
+scopes = ["admin"]
+[providers.acme]
+kind = "log"
+"#;
+
+/// 504 is an answer of the contract: a cursor that does not show yet. 413 is one to a list that is too long.
+const CHECKS: &str = r#"
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "504"]
+negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "413", "422", "504"]
+"#;
+
+/// What is not held against the answers, and why.
+const LEFT_OUT: [(&str, &str); 1] = [(
+    "positive_data_acceptance",
+    "no schema says which cursors and places a ledger has given to its callers",
+)];
+
+#[tokio::test]
+async fn the_description_is_openapi_for_others_too() {
+    let document = include_str!("../../docs/openapi.json");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("openapi.json");
+    std::fs::write(&file, document).unwrap();
+    let program = "import json, sys\n\
+                   from openapi_spec_validator import OpenAPIV31SpecValidator\n\
+                   OpenAPIV31SpecValidator(json.load(open(sys.argv[1]))).validate()\n";
+    python(program, &[&file.to_string_lossy()]).await;
+}
+
+/// No request makes the service fail, and every answer is one that the description promises: its status, its
+/// content type, its headers, its body; what the description does not allow is refused.
+#[tokio::test]
+async fn every_answer_is_one_that_the_description_promises() {
+    let db = TestDb::new(Kind::Sqlite).await;
+    let mut service =
+        Service::new(&SERVICE.replace("{url}", db.url())).with_variable("CONTRACT_SECRET", SECRET);
+    service.start().await;
+    for n in 0..5 {
+        let message = body(&format!("m-{n}"), "user-1", serde_json::json!({"category": "pass"}));
+        let request = http_client().post(service.url("/v1/messages")).bearer_auth(SECRET).body(message);
+        assert_eq!(request.send().await.unwrap().status(), 201, "{}", service.output());
+    }
+    let config = service.file("schemathesis.toml", CHECKS.as_bytes());
+    let program = Path::new(&variable("LEDGER_TEST_PYTHON")).with_file_name("schemathesis");
+    let mut command = Command::new(program);
+    command
+        .args(["--config-file", &config, "run", &service.url("/openapi.json")])
+        .args(["--header", &format!("Authorization: Bearer {SECRET}")])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "20", "--seed", "1"])
+        .args(["--max-time", BUDGET_S, "--warnings", "off"])
+        // Those of the users' door are those of the other, whose callers have keys; a stream has no end.
+        .args(["--exclude-path-regex", "^/v1/inbox|/stream$"])
+        .args(["--exclude-checks", &LEFT_OUT.map(|(check, _)| check).join(",")])
+        .current_dir(service.folder())
+        .kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("Test cases"), "{text}{errors}");
+}
