@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
+use axum::http::HeaderValue;
 use serde::{Deserialize, Deserializer, de};
+use url::Url;
 
 use super::{
     problem::Problem,
@@ -10,6 +12,7 @@ use super::{
     value::{at_least_one, list, millis, within},
 };
 use crate::{
+    http::Pages,
     http::auth::{self, Key, Keys, Rate, Scope},
     secret::{Secret, SecretRef},
 };
@@ -44,6 +47,58 @@ pub struct Api {
     pub users: Users,
     /// How much each caller may ask for.
     pub limits: Limits,
+    /// Which web pages may read answers.
+    pub cors: Cors,
+}
+
+/// `[api.cors]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins of pages, or `*` for all.
+    #[serde(deserialize_with = "list")]
+    pub origins: Vec<String>,
+}
+
+impl Cors {
+    /// The pages, as the API needs them.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        if self.origins.is_empty() {
+            return Pages::Own;
+        }
+        if self.origins.iter().any(|it| it == "*") {
+            return Pages::Any;
+        }
+        Pages::Of(self.origins.iter().filter_map(|it| HeaderValue::from_str(it).ok()).collect())
+    }
+
+    fn validate(&self) -> Vec<Problem> {
+        let is_origin = |text: &str| {
+            let Ok(url) = Url::parse(text) else { return false };
+            let port = url.port().map_or(String::new(), |it| format!(":{it}"));
+            let host = url.host_str().unwrap_or_default();
+            !text.contains('*') && format!("{}://{host}{port}", url.scheme()) == text
+        };
+        let mut problems = Vec::new();
+        for (i, origin) in self.origins.iter().enumerate() {
+            if origin != "*" && !is_origin(origin) {
+                problems.push(Problem::new(
+                    format!("api.cors.origins[{i}]"),
+                    format!("is {origin:?}, no origin of a web page"),
+                    "write scheme, host and port as a browser does, with nothing behind: https://app.example",
+                ));
+            }
+        }
+        if self.origins.len() > 1 && self.origins.iter().any(|it| it == "*") {
+            problems.push(Problem::new(
+                "api.cors.origins",
+                "names * beside other origins, which it has in it",
+                "name * alone, or the origins alone",
+            ));
+        }
+        problems
+    }
 }
 
 /// `[api.limits]`
@@ -107,6 +162,7 @@ impl Api {
     pub fn validate(&self) -> Vec<Problem> {
         let mut problems = self.users.validate();
         problems.extend(self.limits.validate());
+        problems.extend(self.cors.validate());
         problems.extend(at_least_one("api.request_timeout_ms", self.request_timeout));
         problems.extend(within("api.body_limit_bytes", self.body_limit_bytes as u64, 1024..=256 << 20));
         problems.extend(within("api.streams_max", self.streams_max as u64, 1..=1_000_000));
@@ -196,6 +252,21 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_origin_is_named() {
+        for (origins, wrong) in [
+            (&[][..], 0),
+            (&["*"], 0),
+            (&["https://app.example", "http://localhost:3000", "capacitor://localhost"], 0),
+            (&["https://app.example/"], 1),
+            (&["app.example", "null", "https://*.app.example", "https://app.example:443"], 4),
+            (&["*", "https://app.example"], 1),
+        ] {
+            let cors = Cors { origins: origins.iter().map(|&it| it.to_owned()).collect() };
+            assert_eq!(cors.validate().len(), wrong, "{origins:?}: {:?}", cors.validate());
+        }
+    }
 
     #[test]
     fn a_secret_that_could_be_guessed_is_refused() {

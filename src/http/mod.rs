@@ -6,6 +6,7 @@
 
 pub mod auth;
 mod conditional;
+mod cors;
 mod deliveries;
 mod devices;
 mod extract;
@@ -31,6 +32,7 @@ use axum::{
     middleware,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use tower_http::compression::{CompressionLayer, DefaultPredicate, Predicate as _, predicate::SizeAbove};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -40,7 +42,11 @@ use crate::{
 use auth::Callers;
 use problem::{Kind, Problem};
 
+pub use cors::Pages;
 pub use serve::serve;
+
+/// Bytes from which on an answer is compressed for those who ask for it.
+const PACKED_MIN: u16 = 1024;
 
 /// What the API answers from.
 #[derive(Debug)]
@@ -58,7 +64,7 @@ pub struct App {
 }
 
 /// How the API behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How long a read waits for the projection to reach the cursor it names.
     pub wait_for_projection: Duration,
@@ -66,18 +72,28 @@ pub struct Settings {
     pub body_limit_bytes: usize,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// Which web pages may read answers.
+    pub pages: Pages,
 }
 
 /// Every route of the API.
 pub fn router(app: App) -> Router {
     let app = Arc::new(app);
     let (router, _) = routes().split_for_parts();
-    router
+    let pages = app.settings.pages.layer();
+    let packed = DefaultPredicate::new().and(SizeAbove::new(PACKED_MIN));
+    let router = router
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(app.settings.body_limit_bytes))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
-        .with_state(app)
+        .layer(CompressionLayer::new().compress_when(packed))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe));
+    // Outermost: a browser asks before it sends who is there, and reads refusals too.
+    let router = match pages {
+        Some(pages) => router.layer(pages),
+        None => router,
+    };
+    router.with_state(app)
 }
 
 /// Every route with its description.

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start their appenders themselves")]
 
 mod bad_input;
+mod cors;
 mod deliveries;
 mod devices;
 mod inbox;
@@ -28,7 +29,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::{
-    App, Settings,
+    App, Pages, Settings,
     auth::{Callers, Issued, Keys},
     router,
 };
@@ -67,6 +68,10 @@ impl Fixture {
         Self::called_by(Callers::new(keys, None), change).await
     }
 
+    async fn for_pages(callers: Callers, pages: Pages) -> Self {
+        Self::called_by(callers, |settings| settings.pages = pages).await
+    }
+
     async fn called_by(callers: Callers, change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = DbOptions {
@@ -92,6 +97,7 @@ impl Fixture {
             wait_for_projection: Duration::ZERO,
             body_limit_bytes: 1 << 20,
             request_timeout: Duration::from_secs(30),
+            pages: Pages::Own,
         };
         change(&mut settings);
         let metrics = telemetry::metrics().ok();
