@@ -4,6 +4,7 @@
 //! the pushes go to a real HTTP endpoint, and every number is read back. What does not come out as it
 //! has to is said, and is the exit code.
 
+mod app;
 mod client;
 mod commands;
 mod endpoint;
@@ -116,8 +117,15 @@ impl Options {
 async fn invite(stage: &Stage, told: &Told, paint: Paint) -> anyhow::Result<()> {
     let Told { recipient, message, .. } = told;
     let unread = stage.client.inbox(recipient, None).await?.newest_unread;
-    let scene = Scene { base: stage.client.base(), recipient, message, unread: unread.as_deref() };
+    let scene = Scene {
+        base: stage.client.base(),
+        header: &stage.header,
+        recipient,
+        message,
+        unread: unread.as_deref(),
+    };
     print(text::heading("Your turn", "in another terminal", paint))?;
+    print(text::command("the inbox as an app shows it: open this address in a browser", &stage.page, paint))?;
     for (what, command) in examples(&scene) {
         print(text::command(&what, &command, paint))?;
     }

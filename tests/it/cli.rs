@@ -61,7 +61,7 @@ async fn the_demo_can_be_stopped_in_the_middle() {
 }
 
 /// The demo with this folder to work in, and for temporary files.
-fn demo(folder: &TempDir, arguments: &[&str]) -> Command {
+pub(crate) fn demo(folder: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_notification-ledger"));
     command.arg("demo").args(arguments).current_dir(folder.path()).env("TMPDIR", folder.path());
     // Neither may play a part.
@@ -71,7 +71,7 @@ fn demo(folder: &TempDir, arguments: &[&str]) -> Command {
 }
 
 /// Everything up to and with the line that holds this text.
-async fn printed_until(child: &mut Child, end: &str) -> String {
+pub(crate) async fn printed_until(child: &mut Child, end: &str) -> String {
     let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
     let mut text = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {
@@ -112,13 +112,16 @@ async fn call(command: &str) -> reqwest::StatusCode {
     let (url, options) =
         head.split(' ').collect::<Vec<_>>().split_last().map(|(url, it)| (*url, it.to_vec())).unwrap();
     let client = http_client();
-    let request = match (options.as_slice(), body) {
-        (["curl", "-s"], None) => client.get(url),
-        (["curl", "-s"], Some(body)) => client.post(url).body(body.to_owned()),
-        (["curl", "-s", "-X", "POST"], None) => client.post(url),
+    let ["curl", "-s", "-H", file, options @ ..] = options.as_slice() else { panic!("{command}") };
+    let request = match (options, body) {
+        ([], None) => client.get(url),
+        ([], Some(body)) => client.post(url).body(body.to_owned()),
+        (["-X", "POST"], None) => client.post(url),
         _ => panic!("an option that is new here: {command}"),
     };
-    request.send().await.unwrap().status()
+    let header = std::fs::read_to_string(file.strip_prefix('@').unwrap()).unwrap();
+    let (name, value) = header.split_once(": ").unwrap();
+    request.header(name, value).send().await.unwrap().status()
 }
 
 /// The text without what differs from run to run.

@@ -13,6 +13,7 @@ mod api_keys;
 mod audit;
 mod backfill;
 mod bench;
+mod browser;
 mod cli;
 mod commands;
 mod contract;

@@ -1,7 +1,7 @@
 //! `bench inbox`: listing an inbox with its counts, in a small ledger, in a large one, and for somebody
 //! with very many items, beside one row by its primary key.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::{bail, ensure};
 use clap::Args;
@@ -81,37 +81,39 @@ impl Options {
     pub(super) async fn measure(&self, stage: &Stage) -> anyhow::Result<Vec<Figure>> {
         stage.make_projections().await?;
         let mut served = Served::start(stage, &[Role::Api], None).await?;
-        let mut client = Client::connect(served.api()?).await?;
-        let figures = served.during(self.read_all(stage, &mut client)).await?;
+        let api = served.api()?;
+        let figures = served.during(self.read_all(stage, api)).await?;
         served.stop().await?;
         Ok(figures)
     }
 
-    async fn read_all(&self, stage: &Stage, client: &mut Client) -> anyhow::Result<Vec<Figure>> {
+    async fn read_all(&self, stage: &Stage, api: SocketAddr) -> anyhow::Result<Vec<Figure>> {
         let mut load = Load::new(Arc::clone(&stage.clock), Kind::Inbox, FEW / ITEMS);
         fill(stage, &mut load, FEW, None).await?;
-        let few = self.read(stage, client, Whose::Anybody(&mut load)).await?;
+        let few = self.read(stage, api, Whose::Anybody(&mut load)).await?;
 
         let mut load = Load::new(Arc::clone(&stage.clock), Kind::Inbox, self.events / ITEMS);
         fill(stage, &mut load, self.events - FEW, None).await?;
-        let many = self.read(stage, client, Whose::Anybody(&mut load)).await?;
+        let many = self.read(stage, api, Whose::Anybody(&mut load)).await?;
 
         let one = RecipientId::new("user-with-a-large-inbox")?;
         fill(stage, &mut load, self.items, Some(&one)).await?;
-        let large = self.read(stage, client, Whose::One(&one, &mut load)).await?;
+        let large = self.read(stage, api, Whose::One(&one, &mut load)).await?;
         Ok(self.figures(&few, &many, &large))
     }
 
     /// Reads in turns, ours and raw, round by round.
-    async fn read(&self, stage: &Stage, client: &mut Client, mut whose: Whose<'_>) -> anyhow::Result<Rounds> {
+    async fn read(&self, stage: &Stage, api: SocketAddr, mut whose: Whose<'_>) -> anyhow::Result<Rounds> {
         let bar = bar("read", u64::from(self.run.rounds));
+        // Not before: an idle connection is closed, and filling takes a while.
+        let mut client = Client::connect(api).await?;
         let mut rounds = Rounds::default();
         for _ in 0..self.run.rounds {
             let (mut ours, mut raw) = (Samples::default(), Samples::default());
             for number in 0..WARM_UP + usize::try_from(self.reads)? {
                 let (path, row) = whose.next()?;
                 let start = Instant::now();
-                list(client, &path).await?;
+                list(&mut client, &path).await?;
                 let listed = start.elapsed();
                 let start = Instant::now();
                 let found = stage.baseline.inbox_row(&row).await?;

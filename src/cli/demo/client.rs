@@ -6,7 +6,10 @@ use anyhow::{Context as _, ensure};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::id::{MessageId, RecipientId};
+use crate::{
+    id::{MessageId, RecipientId},
+    secret::Secret,
+};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Client {
     http: reqwest::Client,
     base: String,
+    key: Secret,
 }
 
 /// What became of messages that were sent.
@@ -43,11 +47,11 @@ pub(super) struct Inbox {
 }
 
 impl Client {
-    /// A caller of the API at this address.
-    pub(super) fn new(api: SocketAddr) -> anyhow::Result<Self> {
+    /// A caller of the API at this address with this key.
+    pub(super) fn new(api: SocketAddr, key: Secret) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
         let http = http.context("the HTTP client cannot be built")?;
-        Ok(Self { http, base: format!("http://{api}") })
+        Ok(Self { http, base: format!("http://{api}"), key })
     }
 
     /// The address of the API.
@@ -123,7 +127,8 @@ impl Client {
         body: Option<String>,
     ) -> anyhow::Result<(reqwest::StatusCode, Value)> {
         let failed = format!("{method} {path}");
-        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.key.expose());
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }

@@ -7,6 +7,8 @@ use crate::id::{MessageId, RecipientId};
 pub(super) struct Scene<'a> {
     /// The address of the API.
     pub(super) base: &'a str,
+    /// The file with the header that says who calls.
+    pub(super) header: &'a str,
     /// Somebody with an inbox.
     pub(super) recipient: &'a RecipientId,
     /// A message to them.
@@ -17,28 +19,29 @@ pub(super) struct Scene<'a> {
 
 /// What each is for, and the command.
 pub(super) fn examples(scene: &Scene<'_>) -> Vec<(String, String)> {
-    let Scene { base, recipient, message, unread } = scene;
+    let Scene { base, header, recipient, message, unread } = scene;
+    let curl = format!("curl -s -H @{header}");
     let inbox = format!("{base}/v1/recipients/{recipient}/inbox");
     let mut examples = vec![
-        (format!("the inbox of {recipient}, newest first"), format!("curl -s {inbox}")),
+        (format!("the inbox of {recipient}, newest first"), format!("{curl} {inbox}")),
         (
             "how many items are unseen and unread, also by category".to_owned(),
-            format!("curl -s {inbox}/counts"),
+            format!("{curl} {inbox}/counts"),
         ),
     ];
     examples.extend(unread.map(|unread| {
-        (format!("{recipient} reads {unread}"), format!("curl -s -X POST {inbox}/{unread}/read"))
+        (format!("{recipient} reads {unread}"), format!("{curl} -X POST {inbox}/{unread}/read"))
     }));
     examples.extend([
         (
             "everything that is known of one message".to_owned(),
-            format!("curl -s {base}/v1/messages/{message}"),
+            format!("{curl} {base}/v1/messages/{message}"),
         ),
-        ("what the service counts, for Prometheus".to_owned(), format!("curl -s {base}/metrics")),
+        ("what the service counts, for Prometheus".to_owned(), format!("{curl} {base}/metrics")),
         (
             "a message of your own; sent twice, it is a redelivery".to_owned(),
             format!(
-                "curl -s {base}/v1/messages -d '{{\"messageId\": \"mine-1\",\n  \"notificationType\": \
+                "{curl} {base}/v1/messages -d '{{\"messageId\": \"mine-1\",\n  \"notificationType\": \
                  [\"APP_NOTIFICATION\", \"PUSH\"], \"recipientId\": \"{recipient}\", \"title\": \"Hello\"}}'"
             ),
         ),

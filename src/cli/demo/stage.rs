@@ -12,7 +12,12 @@ use std::{
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::{super::folder::Folder, client::Client, endpoint::Endpoint};
+use super::{
+    super::folder::Folder,
+    app::{self, App},
+    client::Client,
+    endpoint::Endpoint,
+};
 use crate::{
     clock::SystemClock,
     config::Sources,
@@ -30,6 +35,13 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 /// What the service tells of itself, in the folder.
 const LOG_FILE: &str = "service.log";
 
+/// What a caller sends to be known, in the folder; for curl.
+const HEADER_FILE: &str = "key";
+/// The secret in it.
+const KEY_FILE: &str = "key.secret";
+/// What the app's login signs with, in the folder.
+const SECRET_FILE: &str = "app.secret";
+
 /// A service that runs, and what is around it.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -39,6 +51,10 @@ pub(super) struct Stage {
     pub(super) client: Client,
     /// Where its pushes go.
     pub(super) endpoint: Endpoint,
+    /// The file with the header that says who calls.
+    pub(super) header: String,
+    /// Where the app's page is.
+    pub(super) page: String,
     /// Whether the usual port was taken.
     pub(super) port_taken: bool,
 }
@@ -59,8 +75,19 @@ impl Stage {
         let endpoint = Endpoint::start(tasks).await?;
         let (listener, port_taken) = listen().await?;
         let bind = listener.local_addr()?;
+        let app = App::new().await?;
+        let page = app.origin()?;
+        let key = app::new_secret()?;
+        let header_file = folder.file(HEADER_FILE);
+        for (file, text) in [
+            (folder.file(SECRET_FILE), app.secret().expose().to_owned()),
+            (folder.file(KEY_FILE), key.expose().to_owned()),
+            (header_file.clone(), format!("Authorization: Bearer {}", key.expose())),
+        ] {
+            fs::write(&file, text).with_context(|| format!("{} cannot be written", file.display()))?;
+        }
         let file = folder.file("notification-ledger.toml");
-        let text = configuration(folder.path(), bind, &endpoint.url())?;
+        let text = configuration(folder.path(), bind, &endpoint.url(), &page)?;
         fs::write(&file, text).with_context(|| format!("{} cannot be written", file.display()))?;
         // Nothing but this file: the environment of the machine is for other services.
         let config = Sources::none().with_file(&file).load()?.config;
@@ -71,8 +98,9 @@ impl Stage {
         let Running { ledger, .. } =
             service::start_on(&config, clock, tasks, metrics, Some(listener)).await?;
         props.store = Some(ledger.store().clone());
-        let client = Client::new(bind)?;
-        Ok(Self { ledger, client, endpoint, port_taken })
+        let client = Client::new(bind, key)?;
+        app.start(client.base().to_owned(), tasks);
+        Ok(Self { ledger, client, endpoint, header: header_file.display().to_string(), page, port_taken })
     }
 }
 
@@ -105,9 +133,14 @@ async fn listen() -> anyhow::Result<(TcpListener, bool)> {
 }
 
 /// The configuration: all that differs from the defaults.
-fn configuration(folder: &Path, bind: SocketAddr, push_url: &str) -> anyhow::Result<String> {
+fn configuration(folder: &Path, bind: SocketAddr, push_url: &str, page: &str) -> anyhow::Result<String> {
     let database = folder.join("ledger.db");
     let database = database.to_str().context("the name of the temporary folder is not UTF-8")?;
+    let secret = |name: &str| {
+        let file = folder.join(name);
+        let file = file.to_str().context("the name of the temporary folder is not UTF-8")?;
+        anyhow::Ok(toml::Value::from(format!("file:{file}")))
+    };
     Ok(format!(
         r#"# Written by `notification-ledger demo`, which removes it at its end.
 [database]
@@ -115,6 +148,22 @@ url = "sqlite://{database}"
 
 [api]
 bind = "{bind}"
+
+# Everything, for whoever looks around.
+[[api.keys]]
+name = "demo"
+secret = {key}
+scopes = ["admin"]
+
+# The app's own login and web page.
+[api.users]
+issuer = "{issuer}"
+audience = "{audience}"
+algorithms = ["HS256"]
+secret = {secret}
+
+[api.cors]
+origins = ["{page}"]
 
 [delivery]
 poll_ms = 100
@@ -136,6 +185,10 @@ outcomes = [{{ status = 400, pointer = "/error", equals = "{invalid}", class = "
 log = "warn"
 "#,
         database = percent_encoded(database),
+        issuer = app::ISSUER,
+        audience = app::AUDIENCE,
+        secret = secret(SECRET_FILE)?,
+        key = secret(KEY_FILE)?,
         invalid = super::endpoint::INVALID_TOKEN,
     ))
 }
@@ -158,7 +211,10 @@ mod tests {
 
     fn load(folder: &Path) -> Config {
         let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-        let text = configuration(folder, bind, "http://127.0.0.1:9/push").unwrap();
+        let text = configuration(folder, bind, "http://127.0.0.1:9/push", "http://127.0.0.1:9").unwrap();
+        for name in [SECRET_FILE, KEY_FILE] {
+            fs::write(folder.join(name), [b'x'; 64]).unwrap();
+        }
         let file = folder.join("notification-ledger.toml");
         fs::write(&file, text).unwrap();
         Sources::none().with_file(file).load().unwrap().config
