@@ -3,7 +3,10 @@
 //! Every query names one recipient and is bounded, so its cost does not grow with the ledger. All of
 //! them read through the views, that is, from whichever slot is live.
 
-use sea_query::{Expr, ExprTrait, JoinType, Order, Query, SelectStatement, UnionType};
+use sea_query::{
+    Expr, ExprTrait, JoinType, MysqlQueryBuilder, Order, PostgresQueryBuilder, Query, SelectStatement,
+    SqliteQueryBuilder, UnionType,
+};
 use serde::Deserialize;
 use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 
@@ -158,13 +161,7 @@ impl Store {
 
     /// The counts of an inbox, overall and by category; a range of the primary key of `inbox_counters`.
     pub async fn inbox_counts(&self, recipient: &RecipientId) -> Result<InboxCounts, StoreError> {
-        let statement = Query::select()
-            .columns(InboxCounter::TABLE.columns.iter().map(|it| it.name))
-            .from("inbox_counters")
-            .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
-            .order_by("category", Order::Asc)
-            .to_owned();
-        let rows: Vec<Typed<InboxCounter>> = self.db().all(&statement).await?;
+        let rows: Vec<Typed<InboxCounter>> = self.db().all(&counters(recipient)).await?;
         let mut counts = InboxCounts::default();
         for row in rows.into_iter().filter_map(|it| it.row) {
             let these = Counts { unseen: row.unseen, unread: row.unread, total: row.total };
@@ -185,15 +182,7 @@ impl Store {
             message_id: String,
             position: i64,
         }
-        let statement = Query::select()
-            .columns(["message_id", "position"])
-            .from_subquery(
-                items(self.db().dialect(), recipient, filter, limit, &["message_id", "position"]),
-                "found",
-            )
-            .order_by("position", Order::Desc)
-            .limit(limit)
-            .to_owned();
+        let statement = ids(self.db().dialect(), recipient, filter, limit);
         let rows: Vec<Found> = self.db().all(&statement).await?;
         rows.into_iter().map(|row| Ok((message_id(&row.message_id)?, Position(row.position)))).collect()
     }
@@ -206,14 +195,7 @@ impl Store {
             shard: i64,
             message_id: String,
         }
-        let statement = Query::select()
-            .columns(["shard", "message_id"])
-            .from("inbox_items")
-            .and_where(Expr::col("due_at_us").lte(now.as_micros()))
-            .order_by("due_at_us", Order::Asc)
-            .limit(limit)
-            .to_owned();
-        let rows: Vec<Found> = self.db().all(&statement).await?;
+        let rows: Vec<Found> = self.db().all(&due(now, limit)).await?;
         let shard = |column: i64| {
             u16::try_from(column)
                 .map(Shard)
@@ -298,6 +280,66 @@ macro_rules! page_row {
     )*};
 }
 page_row!(SqliteRow, PgRow, MySqlRow);
+
+/// What is read of an inbox, each by the index it rides on (of the live slot, whose name stands for `{slot}`) and as
+/// the text that a database is given: for whoever wants to see how the database goes about it.
+#[must_use]
+pub fn explained(
+    dialect: Dialect,
+    recipient: &RecipientId,
+    filter: &InboxFilter,
+    now: Timestamp,
+) -> Vec<(&'static str, String)> {
+    let text = |statement: SelectStatement| match dialect {
+        Dialect::Sqlite => statement.to_string(SqliteQueryBuilder),
+        Dialect::Postgres => statement.to_string(PostgresQueryBuilder),
+        Dialect::MySql => statement.to_string(MysqlQueryBuilder),
+    };
+    let of_lists = match filter.category {
+        None => "inbox_items_{slot}_recipient",
+        Some(_) => "inbox_items_{slot}_category",
+    };
+    let after = filter.before.unwrap_or(Position(0));
+    vec![
+        (of_lists, text(page(dialect, recipient, filter, LIST_MAX))),
+        (of_lists, text(ids(dialect, recipient, filter, LIST_MAX))),
+        ("inbox_items_{slot}_changes", text(changes(recipient, Some(after), LIST_MAX))),
+        ("inbox_items_{slot}_due", text(due(now, LIST_MAX))),
+        ("inbox_counters_{slot}", text(counters(recipient))),
+    ]
+}
+
+/// All counters of an inbox.
+fn counters(recipient: &RecipientId) -> SelectStatement {
+    Query::select()
+        .columns(InboxCounter::TABLE.columns.iter().map(|it| it.name))
+        .from("inbox_counters")
+        .and_where(Expr::col("recipient_id").eq(recipient.as_str()))
+        .order_by("category", Order::Asc)
+        .to_owned()
+}
+
+/// Ids and places of what a list shows.
+fn ids(dialect: Dialect, recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
+    let columns = ["message_id", "position"];
+    Query::select()
+        .columns(columns)
+        .from_subquery(items(dialect, recipient, filter, limit, &columns), "found")
+        .order_by("position", Order::Desc)
+        .limit(limit)
+        .to_owned()
+}
+
+/// What appears or goes by itself, and its time has come.
+fn due(now: Timestamp, limit: u64) -> SelectStatement {
+    Query::select()
+        .columns(["shard", "message_id"])
+        .from("inbox_items")
+        .and_where(Expr::col("due_at_us").lte(now.as_micros()))
+        .order_by("due_at_us", Order::Asc)
+        .limit(limit)
+        .to_owned()
+}
 
 /// What a list shows.
 fn page(dialect: Dialect, recipient: &RecipientId, filter: &InboxFilter, limit: u64) -> SelectStatement {
@@ -406,8 +448,6 @@ fn range(
 
 #[cfg(test)]
 mod tests {
-    use sea_query::SqliteQueryBuilder;
-
     use super::*;
 
     /// Every list is a merge of ranges of one index and the primary key of the counters; nothing is read whole.
