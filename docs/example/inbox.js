@@ -14,7 +14,9 @@ let shown = null; // the cursor of the newest item that is on the screen
 // --- the API ----------------------------------------------------------------------------------------
 
 async function login() {
-  session = await (await fetch("login", { method: "POST" })).json();
+  const response = await fetch("login", { method: "POST" });
+  if (!response.ok) throw new Error("the login does not answer");
+  session = await response.json();
 }
 
 /// Calls the API in the user's name; once more with a new token where the old one has expired.
@@ -71,6 +73,7 @@ async function follow() {
       if (!place) await list();
       const response = await call("/v1/inbox/stream", { headers: { "last-event-id": place } });
       element("live").textContent = "live";
+      element("trouble").textContent = "";
       for await (const event of eventsOf(response.body)) {
         if (event.retry) pause = Number(event.retry);
         if (event.data) hear(event.event, JSON.parse(event.data));
@@ -87,16 +90,20 @@ async function follow() {
 async function* eventsOf(body) {
   let text = "";
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    text += value;
-    const blocks = text.split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const lines = block.split("\n").map((line) => line.match(/^(\w+): ?(.*)$/)).filter(Boolean);
-      yield Object.fromEntries(lines.map(([, name, value]) => [name, value]));
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      text += value;
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      for (const block of blocks) {
+        const lines = block.split("\n").map((line) => line.match(/^(\w+): ?(.*)$/)).filter(Boolean);
+        yield Object.fromEntries(lines.map(([, name, value]) => [name, value]));
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {}); // whoever stops listening closes the stream
   }
 }
 
@@ -128,8 +135,11 @@ function show() {
   shown = newestFirst[0]?.cursor ?? null;
   const unseen = newestFirst.filter((item) => !item.seenAt).map((item) => item.messageId);
   if (unseen.length > 0 && document.visibilityState === "visible") {
-    for (const id of unseen) items.get(id).seenAt = "now";
-    attempt(() => mark("seen", { messageIds: unseen.slice(0, 500) }));
+    const named = unseen.slice(0, 500);
+    for (const id of named) items.get(id).seenAt = "now";
+    attempt(() => mark("seen", { messageIds: named }), () => {
+      for (const id of named) if (items.get(id)?.seenAt === "now") delete items.get(id).seenAt;
+    });
   }
 }
 
@@ -158,8 +168,10 @@ function row(item) {
 function change(item, verb) {
   attempt(async () => {
     await mark(`${encodeURIComponent(item.messageId)}/${verb}`);
+    // By now the stream may have told more of it.
+    const known = items.get(item.messageId);
     if (verb === "archive" || verb === "delete") items.delete(item.messageId);
-    else items.set(item.messageId, { ...item, readAt: "now" });
+    else if (known) known.readAt ??= "now";
     show();
   });
 }
@@ -175,11 +187,12 @@ function readAll() {
   });
 }
 
-async function attempt(action) {
+async function attempt(action, undo = () => {}) {
   try {
     await action();
     element("trouble").textContent = "";
   } catch (error) {
+    undo();
     element("trouble").textContent = error.message;
   }
 }

@@ -396,7 +396,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::NotInInbox => Self::new(
                 Kind::NotInInbox,
-                "the message was sent as a push only, or the recipient removed it",
+                "the message is none for the inbox, is to appear later, has expired, or was removed",
                 "leave it as it is",
             ),
             other => Self::new(

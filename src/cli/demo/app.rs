@@ -8,7 +8,10 @@ use aws_lc_rs::rand;
 use axum::{
     Json, Router,
     extract::State,
-    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
     response::IntoResponse,
     routing::{get, post},
 };
@@ -97,10 +100,11 @@ fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
 }
 
 /// A new token. A real login asks who it is first.
-async fn log_in(State(login): State<Arc<Login>>) -> Json<Value> {
+async fn log_in(State(login): State<Arc<Login>>) -> Result<Json<Value>, StatusCode> {
     let now = SystemClock.now().as_micros() / 1_000_000;
     let claims = json!({ "iss": ISSUER, "aud": AUDIENCE, "sub": USER, "iat": now, "exp": now + TOKEN_S });
     let key = EncodingKey::from_secret(login.secret.expose().as_bytes());
-    let token = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap_or_default();
-    Json(json!({ "api": login.api, "token": token }))
+    let token = encode(&Header::new(Algorithm::HS256), &claims, &key);
+    let token = token.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(Json(json!({ "api": login.api, "token": token })))
 }

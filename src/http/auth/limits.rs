@@ -121,7 +121,7 @@ impl Standing {
     pub(super) fn tell(&self, headers: &mut HeaderMap) {
         let (per_s, burst) = (self.rate.0.get(), self.rate.1.get());
         let window_s = burst.div_ceil(per_s);
-        let reset_s = self.wait_s.unwrap_or_else(|| (burst - self.remaining.min(burst)).div_ceil(per_s));
+        let reset_s = (burst - self.remaining.min(burst)).div_ceil(per_s);
         let name = self.name;
         for (header, text) in [
             (POLICY, format!("\"{name}\";q={burst};w={window_s}")),
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(told(count("a")), [policy.clone(), "\"user\";r=2;t=1".to_owned()]);
         assert_eq!((count("a").remaining, count("a").remaining), (1, 0));
         let refused = count("a");
-        assert_eq!((refused.wait_s, told(refused)), (Some(1), [policy, "\"user\";r=0;t=1".to_owned()]));
+        assert_eq!((refused.wait_s, told(refused)), (Some(1), [policy, "\"user\";r=0;t=2".to_owned()]));
         assert_eq!(count("b").wait_s, None, "another has room");
         advance(Duration::from_millis(500)).await;
         assert_eq!((count("a").wait_s, count("a").wait_s), (None, Some(1)));
