@@ -202,7 +202,8 @@ impl Tail {
             let _turn = self.app.live.turn().await;
             self.app.ledger.store().inbox_changes(&self.recipient, after, CHANGES_MAX).await?
         };
-        let InboxChanges { items, more, counts, last } = changes;
+        let InboxChanges { items, more, counts } = changes;
+        let last = counts.last;
         let shard = self.app.ledger.store().shard_of(&self.recipient);
         let counts = Tallies::from(counts);
         let event = |what: What, at: Position, item: Option<InboxItem>| {
@@ -229,7 +230,7 @@ impl Tail {
             }
         }
         self.is_lost = false;
-        self.told = Some(self.told.filter(|_| after.is_some()).map_or(last, |told| told.max(last)));
+        self.told = Some(after.map_or(last, |told| told.max(last)));
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use sqlx::FromRow;
 use super::{
     Mode, Store, StoreError,
     bulk::{self, Lookup},
+    log::{message_id, wide_shard},
 };
 use crate::{
     clock::Timestamp,
@@ -313,12 +314,11 @@ impl DueRow {
         let target = self.target_kind.zip(self.target).and_then(|(kind, value)| target(&kind, value));
         // A delivery's id is made of its target, so a target that was erased is told apart.
         let target = target.filter(|it| DeliveryId::new(&message_id, &it.canonical()) == delivery_id);
-        let shard = u16::try_from(self.shard)
-            .map_err(|_| StoreError::Corrupt(format!("push_deliveries has shard {}", self.shard)))?;
+        let shard = wide_shard(self.shard)?;
         Ok(Due {
             message_id,
             delivery_id,
-            shard: Shard(shard),
+            shard,
             target,
             attempts: u32::try_from(self.attempts).unwrap_or(0),
             uncounted: u32::try_from(self.uncounted).unwrap_or(0),
@@ -345,8 +345,4 @@ pub(super) fn target(kind: &str, value: String) -> Option<Target> {
         "subscription" => Some(Target::Subscription(value)),
         _ => None,
     }
-}
-
-fn message_id(text: String) -> Result<MessageId, StoreError> {
-    MessageId::try_from(text).map_err(|error| StoreError::Corrupt(format!("message_id {error}")))
 }

@@ -10,7 +10,11 @@ use sea_query::{
 use serde::Deserialize;
 use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 
-use super::{Dialect, Store, StoreError, typed::Typed};
+use super::{
+    Dialect, Store, StoreError,
+    log::{message_id, wide_shard},
+    typed::Typed,
+};
 use crate::{
     clock::Timestamp,
     id::{MessageId, Position, RecipientId, Shard},
@@ -90,8 +94,6 @@ pub struct InboxChanges {
     pub more: bool,
     /// Of the whole inbox, archived items left out.
     pub counts: InboxCounts,
-    /// The last change of the inbox; zero where there was none yet.
-    pub last: Position,
 }
 
 /// How many items are in each state.
@@ -134,9 +136,7 @@ impl Store {
         let rows: Vec<PageRow> = self.db().all(&statement).await?;
         let (mut items, counts) = PageRow::parted(rows);
         items.sort_unstable_by_key(|it| std::cmp::Reverse(it.position));
-        let keep = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = items.len() > keep;
-        items.truncate(keep);
+        let more = cut(&mut items, limit);
         Ok(InboxPage { items, more, counts })
     }
 
@@ -153,10 +153,8 @@ impl Store {
         let rows: Vec<PageRow> = self.db().all(&changes(recipient, after, limit + 1)).await?;
         let (mut items, counts) = PageRow::parted(rows);
         items.sort_unstable_by_key(|it| it.last_position);
-        let keep = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = items.len() > keep;
-        items.truncate(keep);
-        Ok(InboxChanges { items, more, last: counts.last, counts })
+        let more = cut(&mut items, limit);
+        Ok(InboxChanges { items, more, counts })
     }
 
     /// The counts of an inbox, overall and by category; a range of the primary key of `inbox_counters`.
@@ -184,7 +182,7 @@ impl Store {
         }
         let statement = ids(self.db().dialect(), recipient, filter, limit);
         let rows: Vec<Found> = self.db().all(&statement).await?;
-        rows.into_iter().map(|row| Ok((message_id(&row.message_id)?, Position(row.position)))).collect()
+        rows.into_iter().map(|row| Ok((message_id(row.message_id)?, Position(row.position)))).collect()
     }
 
     /// Items that appear or go by themselves and whose time has come, the longest due first: a range of
@@ -196,12 +194,7 @@ impl Store {
             message_id: String,
         }
         let rows: Vec<Found> = self.db().all(&due(now, limit)).await?;
-        let shard = |column: i64| {
-            u16::try_from(column)
-                .map(Shard)
-                .map_err(|_| StoreError::Corrupt(format!("inbox_items has shard {column}")))
-        };
-        rows.into_iter().map(|row| Ok((shard(row.shard)?, message_id(&row.message_id)?))).collect()
+        rows.into_iter().map(|row| Ok((wide_shard(row.shard)?, message_id(row.message_id)?))).collect()
     }
 }
 
@@ -233,11 +226,15 @@ impl InboxCounts {
     }
 }
 
-fn message_id(text: &str) -> Result<MessageId, StoreError> {
-    MessageId::new(text).map_err(|error| StoreError::Corrupt(format!("inbox_items.message_id {error}")))
+/// Leaves so many, and says whether there were more.
+fn cut(items: &mut Vec<InboxItem>, limit: u64) -> bool {
+    let keep = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = items.len() > keep;
+    items.truncate(keep);
+    more
 }
 
-/// A row of [`page`].
+/// A row of [`with_counters`].
 enum PageRow {
     Item(Box<InboxItem>),
     Counter(String, Counts, i64),

@@ -232,10 +232,7 @@ impl Store {
             .and_where(Expr::col("position").lte(upto.0))
             .to_owned();
         let rows: Vec<(String,)> = self.db.all(&statement).await?;
-        let read = |(text,): (String,)| {
-            RecipientId::new(&text).map_err(|error| StoreError::Corrupt(format!("recipient_id {error}")))
-        };
-        rows.into_iter().map(read).collect()
+        rows.into_iter().map(|(text,)| recipient_id(text)).collect()
     }
 
     /// The last position of every shard.
@@ -549,8 +546,7 @@ impl EventRow {
             position: Position(self.position),
             message_id: message_id(self.message_id)?,
             version: Version(self.version),
-            recipient_id: RecipientId::try_from(self.recipient_id)
-                .map_err(|error| StoreError::Corrupt(format!("recipient_id {error}")))?,
+            recipient_id: recipient_id(self.recipient_id)?,
             occurred_at: Timestamp::from_micros(self.occurred_at_us),
             recorded_at: Timestamp::from_micros(self.recorded_at_us),
             body,
@@ -559,8 +555,17 @@ impl EventRow {
     }
 }
 
-fn message_id(text: String) -> Result<MessageId, StoreError> {
+pub(super) fn message_id(text: String) -> Result<MessageId, StoreError> {
     MessageId::try_from(text).map_err(|error| StoreError::Corrupt(format!("message_id {error}")))
+}
+
+fn recipient_id(text: String) -> Result<RecipientId, StoreError> {
+    RecipientId::try_from(text).map_err(|error| StoreError::Corrupt(format!("recipient_id {error}")))
+}
+
+/// The shard in a row of a projection, whose columns are wider.
+pub(super) fn wide_shard(column: i64) -> Result<Shard, StoreError> {
+    u16::try_from(column).map(Shard).map_err(|_| StoreError::Corrupt(format!("shard {column}")))
 }
 
 fn content_hash(bytes: Vec<u8>) -> Result<ContentHash, StoreError> {

@@ -9,7 +9,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt::Write as _,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -106,15 +105,11 @@ pub fn issue(
 ) -> Result<(ApiKey, Secret), &'static str> {
     let key_id = random(ID_LEN)?;
     let text = with_checksum(format!("{PREFIX}{key_id}_{}", random(SECRET_LEN)?));
-    let mut words = String::new();
-    for (i, scope) in scopes.iter().enumerate() {
-        let _ = write!(words, "{}{scope}", if i == 0 { "" } else { " " });
-    }
     let key = ApiKey {
         key_id,
         name: name.to_owned(),
         hash: hex::encode(Sha256::digest(&text)),
-        scopes: words,
+        scopes: scopes.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(" "),
         created_at: now,
         created_by: by.to_owned(),
         expires_at,
