@@ -1,7 +1,12 @@
 //! `bench inbox`: listing an inbox with its counts, in a small ledger, in a large one, and for somebody
 //! with very many items, beside one row by its primary key.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{bail, ensure};
 use clap::Args;
@@ -47,6 +52,10 @@ pub(super) struct Options {
     /// Reads of each side in a round
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     reads: u32,
+
+    /// Then keep the service up for so many seconds, for an HTTP load tool
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    hold: Option<u32>,
 
     #[command(flatten)]
     pub(super) run: Run,
@@ -99,6 +108,15 @@ impl Options {
         let one = RecipientId::new("user-with-a-large-inbox")?;
         fill(stage, &mut load, self.items, Some(&one)).await?;
         let large = self.read(stage, api, Whose::One(&one, &mut load)).await?;
+        if let Some(seconds) = self.hold {
+            // Not printed with the report: who wants to use it must know now.
+            let _ = writeln!(
+                io::stderr().lock(),
+                "for {seconds} s: http://{api}/v1/recipients/{{ID}}/inbox, where ID is {one} or user-0 to user-{}",
+                self.events / ITEMS - 1
+            );
+            tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+        }
         Ok(self.figures(&few, &many, &large))
     }
 
