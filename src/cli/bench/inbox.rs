@@ -10,12 +10,12 @@ use std::{
 
 use anyhow::{bail, ensure};
 use clap::Args;
+use futures_util::future::try_join_all;
 
 use super::{
     Run, bar,
     http1::Client,
     load::{self, Kind, Load},
-    project::catch_up,
     report::{Figure, Raw, Target, Unit},
     samples::{Samples, median, millis},
     served::Served,
@@ -24,12 +24,16 @@ use super::{
 use crate::{
     config::Role,
     id::{MessageId, RecipientId},
+    projection::inbox::Inbox,
+    store::{Slot, Step},
 };
 
 /// Events of the small ledger.
 const FEW: u64 = 10_000;
 /// Items of a common inbox.
 const ITEMS: u64 = 20;
+/// Events of one step while the ledger is filled.
+const FOLDED_AT_ONCE: u64 = 5_000;
 /// Reads that are made before any is counted.
 const WARM_UP: usize = 200;
 
@@ -207,12 +211,23 @@ async fn fill(
             Some(recipient) => load.batches_for(&stage.store, segment, recipient)?,
             None => load.batches(&stage.store, segment)?,
         };
-        load::append(stage, batches).await?;
-        catch_up(stage).await?;
+        tokio::try_join!(load::append(stage, batches), fold(stage))?;
         bar.inc(segment);
     }
+    fold(stage).await?;
     bar.finish_and_clear();
     Ok(stage.baseline.analyze().await?)
+}
+
+/// Folds what is there by now into the inbox, and into nothing else: lists are read from it alone.
+async fn fold(stage: &Stage) -> anyhow::Result<()> {
+    let shards = stage.store.shards().map(|shard| async move {
+        while let Step::Folded { .. } =
+            stage.store.project(&Inbox, Slot::A, shard, FOLDED_AT_ONCE, None).await?
+        {}
+        anyhow::Ok(())
+    });
+    try_join_all(shards).await.map(drop)
 }
 
 async fn list(client: &mut Client, path: &str) -> anyhow::Result<()> {
