@@ -9,7 +9,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -178,6 +178,8 @@ struct Play<'a> {
     began_at: Timestamp,
     /// MySQL's readers may see the old slot for a moment after a flip (decision 4).
     may_be_old: bool,
+    /// The last cursor that was read of each inbox.
+    cursors: [AtomicI64; RECIPIENTS],
 }
 
 for_each_database! {
@@ -263,6 +265,7 @@ impl Stage {
             log: Vec::new(),
             began_at: self.clock.now(),
             may_be_old: false,
+            cursors: Default::default(),
         };
         play.steps(&history.before).await?;
         play.may_be_old = self.kind == Kind::Mysql;
@@ -463,8 +466,8 @@ impl Play<'_> {
             let page = pages.next().unwrap_or_default();
             let query = format!("&limit={limit}{before}");
             let (status, mut found) = self.read(client, whose, "", filter, &query).await;
-            // Where a stream goes on; not a part of what this model says.
-            found.as_object_mut().and_then(|it| it.remove("cursor"));
+            let cursor = found.as_object_mut().and_then(|it| it.remove("cursor"));
+            self.check_cursor(whose, cursor.as_ref())?;
             let next = page.last().filter(|_| pages.peek().is_some()).map(|it| it["cursor"].clone());
             let mut expected = json!({"items": page, "counts": counts});
             if let Some(next) = &next {
@@ -476,6 +479,26 @@ impl Play<'_> {
             let Some(next) = next else { return Ok(()) };
             before = format!("&before={}", next.as_str().unwrap_or_default());
         }
+    }
+
+    /// The cursor of a whole inbox: with every mark so far, not beyond its last event, and it never goes back.
+    fn check_cursor(&self, whose: usize, found: Option<&Value>) -> Result<(), String> {
+        let found = found.and_then(Value::as_str).ok_or("the list has no cursor")?;
+        let cursor: Cursor = found.parse().map_err(|it| format!("{it}"))?;
+        same(&cursor.shard, &self.head(whose).shard)?;
+        let recipient = self.recipient(whose);
+        let own = || self.log.iter().filter(|it| it.recipient_id.as_str() == recipient);
+        let last_mark = own().filter(|it| Verb::told_by(&it.body).is_some()).map(|it| it.position).max();
+        let (least, most) = (last_mark.unwrap_or(Position(0)), own().map(|it| it.position).max());
+        let before = Position(self.cursors[whose].fetch_max(cursor.position.0, Ordering::Relaxed));
+        let is_back = cursor.position < before.max(least) && !self.may_be_old;
+        if is_back || cursor.position > most.unwrap_or(Position(0)) {
+            return Err(format!(
+                "the inbox of {recipient} has the cursor {cursor}: the last mark is {least:?}, the last event \
+                 {most:?}, the cursor was {before}"
+            ));
+        }
+        Ok(())
     }
 
     async fn read(
