@@ -53,7 +53,7 @@ const CLIENTS: usize = 5;
 /// Recipients of a history.
 const RECIPIENTS: usize = 2;
 /// Ids that messages of a history have.
-const IDS: u8 = 6;
+const IDS: u8 = 8;
 const CATEGORIES: [&str; 2] = ["pass", "news"];
 /// How long items may take to come and go, and a reader on MySQL to see a flip.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,11 +84,16 @@ enum Try {
 
 fn histories() -> impl Strategy<Value = History> {
     let steps = |count| vec(steps(), count);
-    (vec(notes(), CLIENTS), steps(7..12), steps(5..9), steps(4..7)).prop_map(
-        |(first, before, meanwhile, after)| {
-            // Something has to be there before anything can be done with it.
-            let first =
-                (0..).zip(first).map(|(id, note)| Try::Send { id, note, deliver_s: None, lasts_s: None });
+    // Something has to be there before anything can be done with it: one item comes later, one goes.
+    let times = (1..9_u64, 2..12_u64);
+    (vec(notes(), CLIENTS), times, steps(7..12), steps(5..9), steps(4..7)).prop_map(
+        |(first, (comes, goes), before, meanwhile, after)| {
+            let first = (0..).zip(first).map(|(id, note)| Try::Send {
+                id,
+                note,
+                deliver_s: (id == 0).then_some(comes),
+                lasts_s: (id == 1).then_some(goes),
+            });
             let first = Step { tries: first.collect(), walk: 0 };
             History { before: [vec![first], before].concat(), meanwhile, after }
         },
