@@ -24,7 +24,7 @@ const SLOT: &str = "raw";
 /// The bare database under a ledger.
 #[derive(Debug, Clone)]
 pub struct Baseline {
-    db: Db,
+    pub(super) db: Db,
 }
 
 /// Which database it is, and how careful it is.

@@ -13,6 +13,7 @@ mod delivery_list;
 mod devices;
 mod error;
 mod evidence;
+mod grow;
 pub mod inbox;
 mod log;
 mod messages;

@@ -1,18 +1,21 @@
 //! `bench`: every benchmark runs to its end at the smallest sizes, compares like with like, and leaves
 //! nothing behind. What it measures is not looked at here.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use notification_ledger::{
+    clock::{Clock, SystemClock},
+    id::Position,
     projection::{Projection, inbox::Inbox},
     store::{Baseline, Dialect, Scratch, ScratchError, Slot, Store},
+    worker::rebuild::Rebuild,
 };
 use sea_query::{Expr, Query};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::support::{
-    database::{Kind, TestDb},
+    database::{Kind, TestDb, for_each_database},
     eventually,
     ledger::{TestLedger, incoming, open_url, project_all},
     queue::ACCESS_KEY,
@@ -87,7 +90,7 @@ async fn every_benchmark_runs_on_mysql() {
 #[tokio::test]
 async fn inboxes_are_listed_in_small_and_large_ledgers() {
     let folder = tempfile::tempdir().unwrap();
-    let found = figures(folder.path(), None, "inbox --events 10500 --items 300 --reads 20").await;
+    let found = figures(folder.path(), None, "inbox --events 21000 --parts 2 --items 300 --reads 20").await;
     assert_eq!(found.len(), 7, "{found:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing stays behind");
 }
@@ -126,6 +129,38 @@ async fn the_raw_inbox_holds_the_same_items(kind: Kind) {
     store.ensure_projection(&Inbox, it.ledger.now()).await.unwrap();
     project_all(store, &Inbox, Slot::A, 500).await;
     it.close().await;
+}
+
+for_each_database! {
+    /// A fold of the copied events makes the copied items and counters, row by row.
+    async fn a_ledger_that_grew_by_copies_is_whole(db: TestDb) {
+        let it = TestLedger::new(&db, 2).await;
+        let fields = json!({ "notificationType": "APP_NOTIFICATION", "category": "pass" });
+        let messages = (0..40).map(|at| incoming(&format!("m-{at}"), &format!("user-{}", at % 7), fields.clone()));
+        for receipt in it.ledger.accept(messages.collect()).await {
+            receipt.unwrap();
+        }
+        let store = it.ledger.store();
+        project_all(store, &Inbox, Slot::A, 500).await;
+        let (baseline, heads) = (Baseline::new(store), store.heads().await.unwrap());
+        for copy in 1..=2 {
+            for head in &heads {
+                let (shard, end) = (head.shard, head.position);
+                let middle = Position(end.0 / 2);
+                for range in [(Position(0), middle), (middle, end)] {
+                    baseline.copy_events(copy, shard, end, range).await.unwrap();
+                }
+                baseline.copy_counters(copy, shard, end).await.unwrap();
+            }
+        }
+        baseline.end_copies(2).await.unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let rebuild = Rebuild { store: store.clone(), projection: &Inbox, clock };
+        let proof = rebuild.verify(false, &|_, _| {}).await.unwrap();
+        assert_eq!((proof.differing, proof.behind_events()), (0, 0), "{:?}", proof.differences);
+        assert_eq!(proof.rows, 3 * (40 + 7 * 2), "{proof:?}");
+        it.close().await;
+    }
 }
 
 /// Items of either side that the other has not got like that; white space within the data is as good as

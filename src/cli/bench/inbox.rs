@@ -23,13 +23,17 @@ use super::{
 };
 use crate::{
     config::Role,
-    id::{MessageId, RecipientId},
+    id::{MessageId, Position, RecipientId},
     projection::inbox::Inbox,
     store::{Slot, Step},
 };
 
 /// Events of the small ledger.
 const FEW: u64 = 10_000;
+/// Events that are appended and folded at the most; of a larger ledger this is a part.
+const PART: u64 = 500_000;
+/// Events that are copied in one transaction.
+const COPIED_AT_ONCE: i64 = 50_000;
 /// Items of a common inbox.
 const ITEMS: u64 = 20;
 /// Events of one step while the ledger is filled.
@@ -42,12 +46,17 @@ const WARM_UP: usize = 200;
 /// One connection, one request after the other: the newest 50 items with the counts of the same moment,
 /// over HTTP, for any recipient. A common inbox holds about 20 items. Beside it: one inbox row by its
 /// primary key, straight from the database; the two take turns. What counts is that the time does not
-/// grow with the ledger.
+/// grow with the ledger. A large ledger has equal parts: the first is appended and folded, all others
+/// are copies of it for other recipients, made within the database.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Events of the large ledger
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     events: u64,
+
+    /// Of how many equal parts the large ledger is; one for 500,000 events unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    parts: Option<u64>,
 
     /// Items of the one large inbox
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -76,7 +85,8 @@ struct Rounds {
 
 /// Whose inbox is listed.
 enum Whose<'a> {
-    Anybody(&'a mut Load),
+    /// Of a ledger of so many equal parts.
+    Anybody(&'a mut Load, u64),
     One(&'a RecipientId, &'a mut Load),
 }
 
@@ -84,6 +94,7 @@ impl Options {
     pub(super) fn setup(&self, stage: &Stage) -> Vec<(&'static str, String)> {
         vec![
             ("events", format!("{FEW} and {}", self.events)),
+            ("parts", self.parts().to_string()),
             ("items", format!("{ITEMS} and {}", self.items)),
             ("reads", self.reads.to_string()),
             ("shards", stage.store.identity().shards.to_string()),
@@ -100,14 +111,25 @@ impl Options {
         Ok(figures)
     }
 
+    /// How many equal parts the large ledger has; all but the first are copies.
+    fn parts(&self) -> u64 {
+        self.parts.unwrap_or_else(|| self.events.div_ceil(PART))
+    }
+
     async fn read_all(&self, stage: &Stage, api: SocketAddr) -> anyhow::Result<Vec<Figure>> {
         let mut load = Load::new(Arc::clone(&stage.clock), Kind::Inbox, FEW / ITEMS);
         fill(stage, &mut load, FEW, None).await?;
-        let few = self.read(stage, api, Whose::Anybody(&mut load)).await?;
+        let few = self.read(stage, api, Whose::Anybody(&mut load, 1)).await?;
 
-        let mut load = Load::new(Arc::clone(&stage.clock), Kind::Inbox, self.events / ITEMS);
-        fill(stage, &mut load, self.events - FEW, None).await?;
-        let many = self.read(stage, api, Whose::Anybody(&mut load)).await?;
+        let (parts, part) = (self.parts(), self.events / self.parts());
+        ensure!(
+            part > FEW,
+            "each of the {parts} parts has to have more than {FEW} events; ask for more --events"
+        );
+        let mut load = Load::new(Arc::clone(&stage.clock), Kind::Inbox, part / ITEMS);
+        fill(stage, &mut load, part - FEW, None).await?;
+        copy(stage, parts - 1).await?;
+        let many = self.read(stage, api, Whose::Anybody(&mut load, parts)).await?;
 
         let one = RecipientId::new("user-with-a-large-inbox")?;
         fill(stage, &mut load, self.items, Some(&one)).await?;
@@ -117,7 +139,7 @@ impl Options {
             let _ = writeln!(
                 io::stderr().lock(),
                 "for {seconds} s: http://{api}/v1/recipients/{{ID}}/inbox, where ID is {one} or user-0 to user-{}",
-                self.events / ITEMS - 1
+                part / ITEMS - 1
             );
             tokio::time::sleep(Duration::from_secs(seconds.into())).await;
         }
@@ -189,12 +211,16 @@ impl Options {
 impl Whose<'_> {
     /// The inbox to list, and the row to fetch.
     fn next(&mut self) -> anyhow::Result<(String, MessageId)> {
-        let (recipient, load) = match self {
-            Self::Anybody(load) => (load.recipient(), load),
-            Self::One(recipient, load) => (recipient.to_string(), load),
+        let (recipient, load, part) = match self {
+            Self::Anybody(load, parts) => {
+                let part = load.part(*parts);
+                (load.recipient(), load, part)
+            }
+            Self::One(recipient, load) => (recipient.to_string(), load, String::new()),
         };
         let Some(row) = load.any_made() else { bail!("no message was made yet") };
-        Ok((format!("/v1/recipients/{recipient}/inbox"), row))
+        let row = MessageId::new(&format!("{row}{part}"))?;
+        Ok((format!("/v1/recipients/{recipient}{part}/inbox"), row))
     }
 }
 
@@ -228,6 +254,27 @@ async fn fold(stage: &Stage) -> anyhow::Result<()> {
         anyhow::Ok(())
     });
     try_join_all(shards).await.map(drop)
+}
+
+/// Adds so many copies of all that is there, within the database: to append and fold tens of millions of
+/// events takes an hour.
+async fn copy(stage: &Stage, copies: u64) -> anyhow::Result<()> {
+    let bar = bar("copy it", copies);
+    let heads = stage.store.heads().await?;
+    for copy in 1..=copies {
+        for head in &heads {
+            let (shard, end) = (head.shard, head.position);
+            for after in (0..end.0).step_by(usize::try_from(COPIED_AT_ONCE)?) {
+                let upto = Position(end.0.min(after + COPIED_AT_ONCE));
+                stage.baseline.copy_events(copy, shard, end, (Position(after), upto)).await?;
+            }
+            stage.baseline.copy_counters(copy, shard, end).await?;
+        }
+        bar.inc(1);
+    }
+    stage.baseline.end_copies(copies).await?;
+    bar.finish_and_clear();
+    Ok(stage.baseline.analyze().await?)
 }
 
 async fn list(client: &mut Client, path: &str) -> anyhow::Result<()> {

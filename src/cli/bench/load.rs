@@ -80,6 +80,14 @@ impl Load {
         format!("user-{}", self.random.u64(0..self.recipients))
     }
 
+    /// What stands behind an id in any of so many equal parts of the ledger; nothing in the first.
+    pub(super) fn part(&mut self, parts: u64) -> String {
+        match self.random.u64(0..parts.max(1)) {
+            0 => String::new(),
+            part => format!(".{part}"),
+        }
+    }
+
     /// A message as its producer writes it, and its id.
     pub(super) fn body(&mut self, recipient: &str) -> (MessageId, Vec<u8>) {
         let now = self.clock.now();
