@@ -5,6 +5,7 @@
 //! sends a body may send too much, is added here and nowhere else: handlers name only the problems that are
 //! their own, under `x-problems`.
 
+mod headers;
 mod schemas;
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -82,7 +83,7 @@ pub fn document() -> String {
         "apiKey": {"type": "http", "scheme": "bearer", "description": "A service's key; its scopes stand with each operation"},
         "endUser": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The token of the app's login"},
     });
-    components["headers"] = headers();
+    components["headers"] = headers::components();
     for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
             complete(operation);
@@ -146,22 +147,26 @@ fn complete(operation: &mut Value) {
     {
         *schema = given.clone();
     }
+    let is_secured = given(operation, "security");
     let Some(responses) = operation["responses"].as_object_mut() else { return };
-    let has_tag = responses.contains_key(StatusCode::NOT_MODIFIED.as_str());
-    for response in responses.values_mut() {
-        response["headers"] = json!({"x-request-id": {"$ref": "#/components/headers/RequestId"}});
-        if has_tag {
-            response["headers"]["etag"] = json!({"$ref": "#/components/headers/EntityTag"});
-        }
-    }
     for (status, kinds) in by_status {
         responses.insert(status.as_str().to_owned(), refusal(status, &kinds));
+    }
+    let has_tags = responses.contains_key(StatusCode::NOT_MODIFIED.as_str());
+    for (status, response) in responses {
+        let status = status.parse().unwrap_or_default();
+        let answer = headers::Answer {
+            status,
+            has_caller: is_secured && status != StatusCode::UNAUTHORIZED,
+            has_tags,
+            is_stream: !response["content"]["text/event-stream"].is_null(),
+        };
+        response["headers"] = headers::of(answer);
     }
 }
 
 /// Every problem that an operation may answer with: those it names, and those of all operations like it.
 fn problems(operation: &Value) -> Vec<Kind> {
-    let given = |name: &str| operation[name].as_array().is_some_and(|it| !it.is_empty());
     let takes = |name: &str| {
         operation["parameters"].as_array().is_some_and(|it| it.iter().any(|it| it["name"] == name))
     };
@@ -174,8 +179,8 @@ fn problems(operation: &Value) -> Vec<Kind> {
             kinds.extend(more);
         }
     };
-    add(has_body || given("parameters"), &[Kind::BadRequest]);
-    add(given("security"), &[Kind::Unauthenticated, Kind::Forbidden, Kind::RateLimited]);
+    add(has_body || given(operation, "parameters"), &[Kind::BadRequest]);
+    add(given(operation, "security"), &[Kind::Unauthenticated, Kind::Forbidden, Kind::RateLimited]);
     add(has_body, &[Kind::TooLarge]);
     add(takes("if-position"), &[Kind::ProjectionBehind]);
     add(true, &[Kind::Internal, Kind::TimedOut, Kind::Unavailable]);
@@ -185,44 +190,17 @@ fn problems(operation: &Value) -> Vec<Kind> {
 /// One answer that says no, of any of these kinds.
 fn refusal(status: StatusCode, kinds: &[Kind]) -> Value {
     let titles: Vec<_> = kinds.iter().map(|it| it.title()).collect();
-    let mut headers = json!({"x-request-id": {"$ref": "#/components/headers/RequestId"}});
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            headers["www-authenticate"] = json!({"$ref": "#/components/headers/Challenge"});
-        }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            headers["retry-after"] = json!({"$ref": "#/components/headers/RetryAfter"});
-        }
-        _ => {}
-    }
     let these = json!({"properties": {"type": {"enum": kinds}, "status": {"const": status.as_u16()}}});
     let schema = json!({"allOf": [{"$ref": "#/components/schemas/Problem"}, these]});
     json!({
         "description": titles.join("; "),
-        "headers": headers,
         "content": {"application/problem+json": {"schema": schema}},
     })
 }
 
-fn headers() -> Value {
-    json!({
-        "RequestId": {
-            "description": "The caller's own id of the request, or a new one",
-            "required": true,
-            "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
-        },
-        "EntityTag": {
-            "description": "Of this answer, for If-None-Match",
-            "required": true,
-            "schema": {"type": "string", "pattern": "^W/\"[0-9a-f]{32}\"$"},
-        },
-        "RetryAfter": {
-            "description": "In how many seconds to send the request again",
-            "required": true,
-            "schema": {"type": "integer", "minimum": 1},
-        },
-        "Challenge": {"description": "How to say who calls", "required": true, "schema": {"type": "string"}},
-    })
+/// Whether an operation lists anything under this name.
+fn given(operation: &Value, name: &str) -> bool {
+    operation[name].as_array().is_some_and(|it| !it.is_empty())
 }
 
 impl IntoParams for IfPosition {

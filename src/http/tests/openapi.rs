@@ -1,15 +1,41 @@
 //! The description of the API: it is what is checked in, it is whole, and it says of every route what the
 //! table of scopes says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderName, Method, Request},
+};
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::{
-    Fixture,
-    scopes::{Asks, ROUTES},
+    Callers, Fixture, Keys,
+    scopes::{Asks, ROUTES, path},
 };
-use crate::http::openapi::document;
+use crate::{
+    http::{
+        auth::{
+            Key, Limits, Rate, Scope, Users,
+            issuer::{Issuer, SECRET, claims, rules},
+        },
+        openapi::document,
+    },
+    secret::Secret,
+};
+
+/// What goes around a body in HTTP; the description has the body's type with the body.
+const OF_HTTP: [&str; 2] = ["content-type", "content-length"];
+/// How often each caller may call at once.
+const CALLS: u32 = 5;
+/// Where every key is refused without a question to the database.
+const WINK: &str = "/v1/recipients/user-1/inbox/m-1/wink";
 
 fn described() -> Value {
     serde_json::from_str(&document()).unwrap()
@@ -77,5 +103,125 @@ fn every_route_is_described_with_what_it_asks_of_its_caller() {
             Asks::User => json!([{"endUser": []}]),
         };
         assert_eq!(described[&format!("{method} {path}")]["security"], expected, "{method} {path}");
+    }
+}
+
+/// One route with a caller of its own.
+struct Calling<'a> {
+    router: Router,
+    method: Method,
+    pattern: &'a str,
+    bearer: String,
+    described: &'a Value,
+    headers: &'a Value,
+}
+
+impl<'a> Calling<'a> {
+    /// Every route. No two have the same caller, so that none uses up what another may ask for.
+    fn all(it: &Fixture, document: &'a Value) -> Vec<Self> {
+        let described: BTreeMap<String, &Value> = operations(document).into_iter().collect();
+        let calling = |(method, pattern, asks): (Method, &'static str, Asks)| {
+            let name = name_of(&method, pattern);
+            let bearer = match asks {
+                Asks::User => {
+                    let claims = claims(it.ledger.now(), &json!({ "sub": name }));
+                    Issuer::get().token(None, Algorithm::HS256, &claims)
+                }
+                Asks::A(_) | Asks::Nothing => secret_of(&name),
+            };
+            let described = described[&name];
+            let headers = &document["components"]["headers"];
+            Self { router: it.router.clone(), method, pattern, bearer, described, headers }
+        };
+        ROUTES.into_iter().map(calling).collect()
+    }
+
+    /// Calls with these headers and this query, and holds the answer's headers against the description; gives
+    /// its status.
+    async fn call(&self, headers: &[(&str, &str)], query: &str) -> u16 {
+        let mut request = Request::builder().method(self.method.clone()).uri(path(self.pattern) + query);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        // Without the body: some answers have no end.
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (status, shown) = (answer.status(), answer.headers());
+        let place = format!("{} {}: {status}", self.method, self.pattern);
+        let described = &self.described["responses"][status.as_str()];
+        assert!(described.is_object(), "{place} is not described");
+        let described = described["headers"].as_object().unwrap();
+        for name in shown.keys().map(HeaderName::as_str).filter(|it| !OF_HTTP.contains(it)) {
+            assert!(described.contains_key(name), "{place} carries {name}, which is not described");
+        }
+        for (name, reference) in described {
+            let component = reference["$ref"].as_str().and_then(|it| it.rsplit('/').next()).unwrap();
+            let is_promised = self.headers[component]["required"] == true;
+            assert!(!is_promised || shown.contains_key(name), "{place} promises {name}, and has none");
+        }
+        let is_limited = described.contains_key("ratelimit");
+        assert_eq!(shown.contains_key("ratelimit"), is_limited, "{place}: all callers here have a limit");
+        status.as_u16()
+    }
+}
+
+fn name_of(method: &Method, pattern: &str) -> String {
+    format!("{method} {pattern}")
+}
+
+fn secret_of(name: &str) -> String {
+    format!("secret of {name}")
+}
+
+/// A ledger whose callers are all limited.
+async fn limited(request_timeout: Duration) -> Fixture {
+    let key = |(method, pattern, _): (Method, &str, Asks)| {
+        let name = name_of(&method, pattern);
+        Key::new(&name, &Secret::new(secret_of(&name)), vec![Scope::Admin])
+    };
+    let users = Users::with_secret(rules(&[Algorithm::HS256]), SECRET);
+    let rate = Rate { per_s: 1, burst: CALLS };
+    let callers = Callers::new(Keys::new(ROUTES.map(key).to_vec()), Some(users));
+    let limited = callers.with_limits(Limits::new(rate, rate));
+    Fixture::called_by(limited, |settings| settings.request_timeout = request_timeout).await
+}
+
+#[tokio::test]
+async fn every_header_of_an_answer_is_described_and_what_is_promised_is_there() {
+    let document = described();
+    let mut seen = BTreeSet::new();
+    let it = limited(Duration::from_secs(30)).await;
+    for calling in Calling::all(&it, &document) {
+        let bearer = format!("Bearer {}", calling.bearer);
+        let authorized = ("authorization", bearer.as_str());
+        for (headers, query) in [
+            (&[("authorization", "Bearer nobody's")][..], ""),
+            (&[authorized], ""),
+            (&[authorized, ("if-none-match", "*")], ""),
+            (&[authorized], "?nonsense=1"),
+            (&[authorized], "?after=0-9"),
+        ] {
+            seen.insert(calling.call(headers, query).await);
+        }
+        if calling.described["security"] == json!([]) {
+            continue;
+        }
+        // From here on no database is asked, which would not like a clock that stands still.
+        tokio::time::pause();
+        let wink = if calling.pattern.starts_with("/v1/inbox") { "/v1/inbox/m-1/wink" } else { WINK };
+        for _ in 0..CALLS {
+            let request = Request::post(wink).header("authorization", &bearer).body(Body::empty()).unwrap();
+            it.call(request).await;
+        }
+        seen.insert(calling.call(&[authorized], "").await);
+        tokio::time::resume();
+    }
+    let hurried = limited(Duration::ZERO).await;
+    for calling in Calling::all(&hurried, &document) {
+        let bearer = format!("Bearer {}", calling.bearer);
+        seen.insert(calling.call(&[("authorization", &bearer)], "").await);
+    }
+    for status in [200, 204, 304, 400, 401, 404, 429, 503, 504] {
+        assert!(seen.contains(&status), "no answer was {status}: {seen:?}");
     }
 }

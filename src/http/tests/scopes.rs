@@ -72,7 +72,7 @@ pub(super) const ROUTES: [(Method, &str, Asks); 35] = [
 ];
 
 /// A path of this pattern that could be somebody's.
-fn path(pattern: &str) -> String {
+pub(super) fn path(pattern: &str) -> String {
     let uuid = "01920000-0000-7000-8000-000000000000";
     [
         ("{message}", "m-1"),
@@ -114,7 +114,7 @@ impl Fixture {
     }
 
     /// A key with all scopes that is in the database.
-    async fn issued(&self, expires_in_s: i64) -> (String, String) {
+    pub(super) async fn issued(&self, expires_in_s: i64) -> (String, String) {
         let now = self.ledger.now();
         let at = crate::clock::Timestamp::from_micros(now.as_micros() + expires_in_s * 1_000_000);
         let (key, secret) = issue("issued", &[Scope::Admin], "me", now, Some(at)).unwrap();
