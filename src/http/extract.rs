@@ -20,6 +20,9 @@ use super::{
 };
 use crate::id::{Cursor, MessageId, RecipientId};
 
+/// Characters of a parameter's name that an answer repeats at the most.
+const NAME_MAX: usize = 100;
+
 /// The named parts of the path.
 #[derive(Debug)]
 pub(super) struct Segments<T>(pub(super) T);
@@ -78,6 +81,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if let Some(name) = not_text(parts.uri.query().unwrap_or_default()) {
+            let detail = format!("{name} is no text: its percent-encoded bytes are not UTF-8");
+            return Err(bad_request(detail, "percent-encode the UTF-8 of names and values"));
+        }
         let query = Query::<T>::from_request_parts(parts, state).await;
         query.map(|Query(it)| Self(it)).map_err(|rejection| {
             let text = rejection.body_text();
@@ -146,6 +153,29 @@ impl<S: Sync> FromRequestParts<S> for IfPosition {
             bad_request(format!("the header If-Position: {error}"), "send the cursor of an answer, or none")
         })
     }
+}
+
+/// The first parameter of a query whose bytes are not UTF-8, which would be read as another text.
+fn not_text(query: &str) -> Option<String> {
+    let wrong = query.split('&').find(|pair| std::str::from_utf8(&percent_decoded(pair)).is_err())?;
+    let name = wrong.split('=').next().unwrap_or_default();
+    let name = String::from_utf8_lossy(&percent_decoded(name)).into_owned();
+    Some(name.chars().take(NAME_MAX).collect())
+}
+
+/// The bytes that a text stands for; what is no escape stays as it is.
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let digit = |at: usize| text.as_bytes().get(at).and_then(|it| char::from(*it).to_digit(16));
+    let (mut bytes, mut at) = (Vec::with_capacity(text.len()), 0);
+    while let Some(&byte) = text.as_bytes().get(at) {
+        let escaped = match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => u8::try_from(high * 16 + low).ok(),
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(byte));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    bytes
 }
 
 /// A value that is written as text, where it is given; null is as good as nothing.
