@@ -262,6 +262,7 @@ pub async fn start_on(
             wait_for_projection: config.api.wait_for_projection,
             body_limit_bytes: config.api.body_limit_bytes,
             request_timeout: config.api.request_timeout,
+            recheck: http::RECHECK,
             pages: config.api.cors.pages(),
         };
         if let Some(fetching) = fetching {

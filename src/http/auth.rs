@@ -8,6 +8,7 @@
 mod issued;
 mod keys;
 mod limits;
+mod pass;
 mod token;
 mod users;
 
@@ -24,6 +25,7 @@ use axum::{
 };
 use serde::Deserialize;
 
+pub(super) use self::pass::Pass;
 pub use self::{
     issued::{Issued, KEPT, PREFIX, issue},
     keys::{Key, Keys},
@@ -156,6 +158,8 @@ pub(super) struct InboxOf<N> {
     ingress: &'static str,
     /// When a token that was shown is not taken any more.
     pub(super) until: Option<Timestamp>,
+    /// What the caller was let in with.
+    pub(super) pass: Pass,
     needs: PhantomData<N>,
 }
 
@@ -413,14 +417,16 @@ impl<N: Needs> FromRequestParts<Arc<App>> for InboxOf<N> {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let identity = app.callers.of(parts, app.ledger.now()).await?;
+        let pass = Pass::of(&identity);
         if names_recipient(parts).await {
             let actor = identity.allow(N::SCOPE)?;
             let Segments(RecipientPath { recipient }) = Segments::from_request_parts(parts, app).await?;
-            return Ok(Self { recipient, actor, ingress: metric::HTTP, until: None, needs: PhantomData });
+            let (ingress, until) = (metric::HTTP, None);
+            return Ok(Self { recipient, actor, ingress, until, pass, needs: PhantomData });
         }
         let token::User { recipient, until } = identity.user()?;
         let (actor, until) = (RECIPIENT.into(), Some(until));
-        Ok(Self { recipient, actor, ingress: OWN_INBOX, until, needs: PhantomData })
+        Ok(Self { recipient, actor, ingress: OWN_INBOX, until, pass, needs: PhantomData })
     }
 }
 

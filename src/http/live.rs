@@ -18,12 +18,12 @@ use axum::{
 };
 use futures_util::{Stream, future::OptionFuture, stream};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use utoipa::IntoParams;
 
 use super::{
     App,
-    auth::{InboxOf, InboxRead},
+    auth::{InboxOf, InboxRead, Pass},
     extract::{Params, bad_request, parsed},
     inbox::{Item, Tallies},
     openapi::LastEventId,
@@ -41,6 +41,11 @@ use crate::{
 const CHANGES_MAX: u64 = 1_000;
 /// After so long in silence a comment says that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often a stream asks whether its caller is let in still. With what is believed of keys meanwhile this is less
+/// than a key may live on that was revoked.
+pub const RECHECK: Duration = Duration::from_secs(4);
+/// How long it waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that a stream lasts: what its caller may do is asked again when it comes back.
 const LIFE_MAX: Duration = Duration::from_hours(1);
 /// How long clients wait before they come back, at least and at most; spread, for they may all come at once.
@@ -103,6 +108,11 @@ struct Tail {
     waiting: VecDeque<Event>,
     stopping: Option<Stopping>,
     ends_at: Instant,
+    pass: Pass,
+    /// Whether the caller was let in when that was asked last.
+    is_admitted: bool,
+    /// When to ask again.
+    asks_at: Instant,
 }
 
 /// Everything that changes from now on, or from the place that the client was at.
@@ -114,7 +124,7 @@ struct Tail {
     security(("apiKey" = ["inbox:read"])),
 )]
 pub(super) async fn open(
-    InboxOf { recipient, until, .. }: InboxOf<InboxRead>,
+    InboxOf { recipient, until, pass, .. }: InboxOf<InboxRead>,
     State(app): State<Arc<App>>,
     Params(params): Params<StreamParams>,
     stopping: Option<Extension<Stopping>>,
@@ -130,7 +140,13 @@ pub(super) async fn open(
         None => false,
     };
     let life = until.map_or(LIFE_MAX, |until| until.since(app.ledger.now()).min(LIFE_MAX));
+    let now = Instant::now();
+    let ends_at = now + life;
     let tail = Tail {
+        // What lasts until it ends need not be asked about.
+        asks_at: if pass == Pass::Lasting { ends_at } else { now + app.settings.recheck },
+        is_admitted: true,
+        pass,
         app,
         recipient,
         listening,
@@ -139,7 +155,7 @@ pub(super) async fn open(
         is_hinted: true,
         waiting: VecDeque::new(),
         stopping: stopping.map(|Extension(it)| it),
-        ends_at: Instant::now() + life,
+        ends_at,
     };
     let heartbeat = KeepAlive::new().interval(HEARTBEAT);
     let mut response = Sse::new(tail.into_stream()).keep_alive(heartbeat).into_response();
@@ -179,20 +195,37 @@ impl Tail {
     /// The next event; none at the end.
     async fn next(&mut self) -> Result<Option<Event>, StoreError> {
         loop {
-            if let Some(event) = self.waiting.pop_front() {
+            if self.asks_at <= Instant::now() && !self.ask().await {
+                return Ok(None);
+            }
+            if self.is_admitted
+                && let Some(event) = self.waiting.pop_front()
+            {
                 return Ok(Some(event));
             }
-            if !self.is_hinted {
-                let stopped = OptionFuture::from(self.stopping.as_ref().map(Stopping::begun));
-                tokio::select! {
-                    () = self.listening.hint() => {}
-                    Some(()) = stopped => return Ok(None),
-                    () = sleep_until(self.ends_at) => return Ok(None),
-                }
+            if self.is_admitted && self.is_hinted {
+                self.is_hinted = false;
+                self.read().await?;
+                continue;
             }
-            self.is_hinted = false;
-            self.read().await?;
+            let stopped = OptionFuture::from(self.stopping.as_ref().map(Stopping::begun));
+            tokio::select! {
+                () = self.listening.hint() => self.is_hinted = true,
+                Some(()) = stopped => return Ok(None),
+                () = sleep_until(self.ends_at) => return Ok(None),
+                () = sleep_until(self.asks_at) => {}
+            }
         }
+    }
+
+    /// Asks whether the caller is let in still; nothing is told while nobody can say so.
+    async fn ask(&mut self) -> bool {
+        let recheck = self.app.settings.recheck;
+        let answer = self.app.callers.still_admit(&self.pass, self.app.ledger.now());
+        let answer = timeout(PATIENCE, answer).await;
+        self.asks_at = Instant::now() + recheck;
+        self.is_admitted = matches!(answer, Ok(Ok(true)));
+        !matches!(answer, Ok(Ok(false)))
     }
 
     /// Reads what changed since, and makes events of it.

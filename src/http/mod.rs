@@ -43,6 +43,7 @@ use auth::Callers;
 use problem::{Kind, Problem};
 
 pub use cors::Pages;
+pub use live::RECHECK;
 pub use serve::serve;
 
 /// Bytes from which on an answer is compressed for those who ask for it.
@@ -72,6 +73,8 @@ pub struct Settings {
     pub body_limit_bytes: usize,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// How often an open stream asks whether its caller is let in still; [`RECHECK`] unless a test hurries.
+    pub recheck: Duration,
     /// Which web pages may read answers.
     pub pages: Pages,
 }

@@ -97,6 +97,7 @@ impl Fixture {
             wait_for_projection: Duration::ZERO,
             body_limit_bytes: 1 << 20,
             request_timeout: Duration::from_secs(30),
+            recheck: super::RECHECK,
             pages: Pages::Own,
         };
         change(&mut settings);

@@ -5,7 +5,8 @@
 //! a mistyped one be refused before the database is asked. The database has the hash of the whole: of 256
 //! random bits, so that a slow hash would protect nothing.
 //!
-//! What a process has looked up it believes for [`KEPT`], found or not: so long a revoked key may live on.
+//! What a process has looked up it believes for [`KEPT`], found or not: so long a revoked key may live on. For
+//! streams that are open it believes it for less, since they ask from time to time only.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +18,10 @@ use std::{
 use aws_lc_rs::rand;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Grant, Scope};
@@ -36,6 +40,9 @@ const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 
 /// How long what was looked up is believed.
 pub const KEPT: Duration = Duration::from_secs(10);
+/// How long it is believed for the streams that are open by it: so that they end, asked every few seconds, while
+/// what was looked up for a request would be believed.
+pub(super) const WATCHED: Duration = Duration::from_secs(5);
 /// More than so many keys are not remembered.
 const KEPT_MAX: usize = 10_000;
 /// How often it is written which keys were used.
@@ -46,6 +53,8 @@ const NOTED_EVERY: Duration = Duration::from_mins(1);
 pub struct Issued {
     store: Store,
     known: Mutex<Known>,
+    /// Held by the one stream that asks for all.
+    asking: AsyncMutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +132,7 @@ impl Issued {
     /// The keys of this ledger; asks for none yet.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, known: Mutex::default() }
+        Self { store, known: Mutex::default(), asking: AsyncMutex::default() }
     }
 
     /// Whether a key was ever made; that there is none is believed for [`KEPT`].
@@ -131,7 +140,12 @@ impl Issued {
     /// # Errors
     /// When the database does not answer.
     pub async fn any(&self, now: Timestamp) -> Result<bool, StoreError> {
-        if let Some((_, any)) = self.known().any.filter(|(since, any)| *any || is_fresh(*since, now)) {
+        self.any_within(KEPT, now).await
+    }
+
+    async fn any_within(&self, kept: Duration, now: Timestamp) -> Result<bool, StoreError> {
+        let is_known = |(since, any): &(Timestamp, bool)| *any || is_fresh(*since, kept, now);
+        if let Some((_, any)) = self.known().any.filter(is_known) {
             return Ok(any);
         }
         let any = self.store.has_api_keys().await?;
@@ -146,14 +160,12 @@ impl Issued {
         now: Timestamp,
     ) -> Result<Result<Arc<Grant>, NotAKey>, StoreError> {
         let Some(key_id) = key_id(text) else { return Ok(Err(NotAKey::Mistyped)) };
-        let Some(held) = self.look_up(key_id, now).await? else { return Ok(Err(NotAKey::Unknown)) };
+        let Some(held) = self.look_up(key_id, KEPT, now).await? else { return Ok(Err(NotAKey::Unknown)) };
         let hash: [u8; 32] = Sha256::digest(text).into();
         Ok(if !bool::from(hash[..].ct_eq(&held.hash)) {
             Err(NotAKey::Unknown)
-        } else if held.is_revoked {
-            Err(NotAKey::Revoked)
-        } else if let Some(expired_at) = held.expires_at.filter(|it| *it <= now) {
-            Err(NotAKey::Expired(expired_at))
+        } else if let Err(why) = held.is_good(now) {
+            Err(why)
         } else {
             let mut known = self.known();
             // `contains` first, so that nothing is allocated for a key that is noted already.
@@ -164,14 +176,33 @@ impl Issued {
         })
     }
 
-    async fn look_up(&self, key_id: &str, now: Timestamp) -> Result<Option<Arc<Held>>, StoreError> {
-        if let Some((_, held)) = self.known().keys.get(key_id).filter(|(since, _)| is_fresh(*since, now)) {
+    /// Whether the key of this id is taken still, asked for a stream.
+    pub(super) async fn is_good(&self, key_id: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let _alone = self.asking.lock().await;
+        let held = self.look_up(key_id, WATCHED, now).await?;
+        Ok(held.is_some_and(|it| it.is_good(now).is_ok()))
+    }
+
+    /// Whether no key was made still, asked for a stream.
+    pub(super) async fn is_none_yet(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let _alone = self.asking.lock().await;
+        Ok(!self.any_within(WATCHED, now).await?)
+    }
+
+    async fn look_up(
+        &self,
+        key_id: &str,
+        kept: Duration,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Held>>, StoreError> {
+        let is_known = |(since, _): &&(Timestamp, _)| is_fresh(*since, kept, now);
+        if let Some((_, held)) = self.known().keys.get(key_id).filter(is_known) {
             return Ok(held.clone());
         }
         let held = self.store.api_key(key_id).await?.map(|key| Arc::new(Held::of(&key)));
         let mut known = self.known();
         if known.keys.len() >= KEPT_MAX {
-            known.keys.retain(|_, (since, _)| is_fresh(*since, now));
+            known.keys.retain(|_, (since, _)| is_fresh(*since, KEPT, now));
             // Somebody guesses: whoever has a key is looked up again.
             if known.keys.len() >= KEPT_MAX {
                 known.keys.clear();
@@ -225,11 +256,19 @@ impl Held {
             is_revoked: key.revoked.is_some(),
         }
     }
+
+    fn is_good(&self, now: Timestamp) -> Result<(), NotAKey> {
+        match self.expires_at {
+            _ if self.is_revoked => Err(NotAKey::Revoked),
+            Some(at) if at <= now => Err(NotAKey::Expired(at)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A clock that was put back makes nothing young.
-fn is_fresh(since: Timestamp, now: Timestamp) -> bool {
-    since <= now && now.since(since) < KEPT
+fn is_fresh(since: Timestamp, kept: Duration, now: Timestamp) -> bool {
+    since <= now && now.since(since) < kept
 }
 
 /// The public part of a key whose checksum is right.
@@ -312,7 +351,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_put_back_keeps_nothing_alive() {
-        assert!(is_fresh(now(), now()) && is_fresh(now(), now().plus(Duration::from_millis(9999))));
-        assert!(!is_fresh(now(), now().plus(KEPT)) && !is_fresh(now(), now().minus(Duration::from_secs(1))));
+        let is_fresh = |at| is_fresh(now(), KEPT, at);
+        assert!(is_fresh(now()) && is_fresh(now().plus(Duration::from_millis(9999))));
+        assert!(!is_fresh(now().plus(KEPT)) && !is_fresh(now().minus(Duration::from_secs(1))));
     }
 }

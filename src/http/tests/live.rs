@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{Fixture, Keys, message};
+use super::{Callers, Fixture, Keys, message};
 use crate::id::RecipientId;
 
 const STREAM: &str = "/v1/recipients/user-1/inbox/stream";
@@ -28,7 +28,14 @@ struct Heard {
 
 impl Client {
     async fn open(it: &Fixture, last_event_id: &str) -> Self {
-        let request = Request::get(STREAM).header("last-event-id", last_event_id);
+        Self::open_as(it, None, last_event_id).await
+    }
+
+    async fn open_as(it: &Fixture, key: Option<&str>, last_event_id: &str) -> Self {
+        let mut request = Request::get(STREAM).header("last-event-id", last_event_id);
+        if let Some(key) = key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
         let response = ServiceExt::oneshot(it.router.clone(), request.body(Body::empty()).unwrap()).await;
         let response = response.unwrap();
         assert_eq!(response.status().as_u16(), 200);
@@ -50,6 +57,12 @@ impl Client {
         };
         let data = serde_json::from_str(&line("data")).unwrap_or_else(|_| panic!("{text}"));
         Some(Heard { what: line("event"), id: line("id"), data })
+    }
+
+    /// Waits for its end, whatever comes before.
+    async fn ended(&mut self) {
+        let end = async { while self.0.next().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(30), end).await.expect("the stream goes on");
     }
 
     /// What comes until there is silence: type, id, and the message it is about.
@@ -175,4 +188,37 @@ async fn what_cannot_be_a_place_is_refused_and_places_are_bounded() {
     Client::open(&it, "").await;
     let keyed = Fixture::with(Keys::new(Vec::new()), |_| ()).await;
     assert_eq!(keyed.get("/v1/inbox/stream").await.status.as_u16(), 401);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_key_that_opened_it() {
+    let recheck = Duration::from_millis(20);
+    let it = Fixture::called_by(Callers::default(), |settings| settings.recheck = recheck).await;
+    let mut open = Client::open(&it, "").await;
+    let (revoked_id, revoked) = it.issued(3600).await;
+    let [(_, ending), (_, lasting)] = [it.issued(60).await, it.issued(3600).await];
+    // That there is a key now is known five seconds later; to the stream that was open to everybody, too.
+    it.clock.advance(Duration::from_secs(5));
+    open.ended().await;
+    it.clock.advance(Duration::from_secs(5));
+    let [mut revoked, mut ending, mut lasting] = [
+        Client::open_as(&it, Some(&revoked), "").await,
+        Client::open_as(&it, Some(&ending), "").await,
+        Client::open_as(&it, Some(&lasting), "").await,
+    ];
+    for client in [&mut revoked, &mut ending, &mut lasting] {
+        assert_eq!(client.next().await.unwrap().what, "ready");
+    }
+    it.ledger.store().revoke_api_key(&revoked_id, "me", it.ledger.now()).await.unwrap();
+    assert_eq!(revoked.next().await, None, "silence, for what was looked up is believed for a moment");
+    it.live.tell([&RecipientId::new("user-1").unwrap()]);
+    it.clock.advance(Duration::from_secs(5));
+    revoked.ended().await;
+    it.clock.advance(Duration::from_secs(50));
+    ending.ended().await;
+    let sent =
+        Request::post("/v1/messages").header("authorization", format!("Bearer {}", it.issued(60).await.1));
+    it.call(sent.body(Body::from(message("m-1", "user-1"))).unwrap()).await;
+    it.announce().await;
+    assert_eq!(lasting.next().await.unwrap().what, "added", "another's end is nobody else's");
 }

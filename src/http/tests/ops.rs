@@ -91,6 +91,7 @@ async fn panics_and_slow_requests_end_as_problems() {
         wait_for_projection: Duration::ZERO,
         body_limit_bytes: 1,
         request_timeout: Duration::from_millis(1),
+        recheck: crate::http::RECHECK,
         pages: crate::http::Pages::Own,
     };
     let app = Arc::new(App {
