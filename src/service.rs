@@ -269,7 +269,7 @@ pub async fn start_on(
             tasks.spawn("users' keys", fetching.run(stop.clone()).map(Ok::<_, BoxError>));
         }
         let issued = Arc::new(Issued::new(ledger.store().clone()));
-        let note = Arc::clone(&issued).note_uses(clock, stop.clone());
+        let note = Arc::clone(&issued).note_uses(stop.clone());
         tasks.spawn("uses of keys", note.map(Ok::<_, BoxError>));
         let limits = config.api.limits.build();
         let callers = Callers::new(keys, users).with_issued(issued).with_limits(limits);

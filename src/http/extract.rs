@@ -71,7 +71,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
         let path = Path::<T>::from_request_parts(parts, state).await;
         path.map(|Path(it)| Self(it)).map_err(|rejection| {
             let text = rejection.body_text();
-            let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text).to_owned();
+            let text = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+            let text = text.replace("invalid digit found in string", "no whole number");
             bad_request(text, "check the ids in the path, and that they are percent-encoded")
         })
     }
@@ -88,7 +89,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         let query = Query::<T>::from_request_parts(parts, state).await;
         query.map(|Query(it)| Self(it)).map_err(|rejection| {
             let text = rejection.body_text();
-            let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text).to_owned();
+            let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+            let text = text.replace("invalid digit found in string", "no whole number");
             bad_request(text, "check the query string; write + as %2B")
         })
     }

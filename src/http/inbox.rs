@@ -288,20 +288,25 @@ fn mark_of(verb: &str) -> Result<Mark, Problem> {
 
 /// Which items: those named, or all that match up to a cursor.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object")]
 #[schema(as = MarkWish)]
 pub(super) struct Which {
     #[schema(max_items = 500)]
     message_ids: Option<Vec<MessageId>>,
     #[serde(default, deserialize_with = "parsed")]
     up_to: Option<Cursor>,
-    #[serde(default)]
-    status: Status,
-    #[serde(default)]
-    archived: Archived,
+    status: Option<Status>,
+    archived: Option<Archived>,
     category: Option<String>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+}
+
+impl Which {
+    const fn is_filtered(&self) -> bool {
+        let Self { status, archived, category, since, until, .. } = self;
+        status.is_some() || archived.is_some() || category.is_some() || since.is_some() || until.is_some()
+    }
 }
 
 /// What became of many marks.
@@ -309,13 +314,15 @@ pub(super) struct Which {
 pub(super) struct MarkedMany {
     /// Items that were not so already.
     marked: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Of the last mark; where there was none, of the whole inbox.
+    #[schema(required)]
     cursor: Option<Cursor>,
     /// With the marks; null where the inbox did not catch up with them in time.
     #[schema(required)]
     counts: Option<Tallies>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    results: Vec<OneOfMany>,
+    /// Of those that were named, in their order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<OneOfMany>>,
 }
 
 /// What became of one of those named.
@@ -352,6 +359,10 @@ pub(super) async fn mark_many(
     let which = which.map_err(|error| bad_request(format!("the body cannot be read: {error}"), remedy))?;
     let metadata = inbox.metadata();
     let mut answer = match (&which.message_ids, which.up_to) {
+        (Some(_), None) if which.is_filtered() => {
+            let detail = "status, archived, category, since and until do not go with messageIds";
+            return Err(bad_request(detail, "name the items, or send a filter with upTo"));
+        }
         (Some(ids), None) if ids.len() > IDS_MAX => {
             let detail = format!("the request names {} items, more than {IDS_MAX}", ids.len());
             let about = About { code: Some("too_large"), ..About::default() };
@@ -364,6 +375,11 @@ pub(super) async fn mark_many(
     };
     if let Some(cursor) = answer.cursor {
         answer.counts = app.counts_with(recipient, cursor).await?;
+    } else {
+        let store = app.ledger.store();
+        let counts = store.inbox_counts(recipient).await?;
+        answer.cursor = Some(Cursor { shard: store.shard_of(recipient), position: counts.last });
+        answer.counts = Some(counts.into());
     }
     Ok(Json(answer))
 }
@@ -378,7 +394,8 @@ impl App {
     ) -> Result<MarkedMany, Problem> {
         let marks = ids.iter().map(|it| (it.clone(), mark)).collect();
         let answers = self.ledger.mark(recipient, marks, metadata).await;
-        let mut many = MarkedMany { marked: 0, cursor: None, counts: None, results: Vec::new() };
+        let mut many = MarkedMany { marked: 0, cursor: None, counts: None, results: None };
+        let mut results = Vec::with_capacity(ids.len());
         for (message_id, answer) in ids.iter().cloned().zip(answers) {
             let (result, cursor) = match answer? {
                 Ok(it) => (if it.is_new { "marked" } else { "already" }, Some(it.cursor)),
@@ -387,8 +404,9 @@ impl App {
             };
             many.marked += usize::from(result == "marked");
             many.reach(cursor);
-            many.results.push(OneOfMany { message_id, result, cursor });
+            results.push(OneOfMany { message_id, result, cursor });
         }
+        many.results = Some(results);
         Ok(many)
     }
 
@@ -407,14 +425,14 @@ impl App {
             mark,
             InboxFilter {
                 before: Some(Position(place.0.saturating_add(1))),
-                status: which.status,
-                archived: which.archived,
+                status: which.status.unwrap_or_default(),
+                archived: which.archived.unwrap_or_default(),
                 category: which.category,
                 since: which.since,
                 until: which.until,
             },
         );
-        let mut many = MarkedMany { marked: 0, cursor: Some(up_to), counts: None, results: Vec::new() };
+        let mut many = MarkedMany { marked: 0, cursor: Some(up_to), counts: None, results: None };
         loop {
             let page = self.ledger.store().inbox_ids(recipient, &filter, MARK_PAGE).await?;
             let full = page.len() as u64 == MARK_PAGE;

@@ -131,15 +131,17 @@ pub(super) async fn open(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let began = last_event_id(&headers)?.or(params.after);
-    let told = app.place_of(&recipient, began)?;
     // Listening begins before the first look: what happens between is not missed.
     let listening = app.live.listen(&recipient).map_err(no_place)?;
     let is_lost = match began {
+        // Of another recipient or ledger.
+        Some(cursor) if cursor.shard != app.ledger.store().shard_of(&recipient) => true,
         // A place that the inbox does not come to is of another ledger, or of a time before a restore.
         Some(cursor) => !app.ledger.wait_for("inbox", cursor, app.settings.wait_for_projection).await?,
         None => false,
     };
     let life = until.map_or(LIFE_MAX, |until| until.since(app.ledger.now()).min(LIFE_MAX));
+    let retry = Duration::from_millis(fastrand::u64(RETRY.0..=RETRY.1));
     let now = Instant::now();
     let ends_at = now + life;
     let tail = Tail {
@@ -150,10 +152,10 @@ pub(super) async fn open(
         app,
         recipient,
         listening,
-        told,
+        told: began.map(|it| it.position),
         is_lost,
         is_hinted: true,
-        waiting: VecDeque::new(),
+        waiting: VecDeque::from([Event::default().retry(retry)]),
         stopping: stopping.map(|Extension(it)| it),
         ends_at,
     };
@@ -258,8 +260,7 @@ impl Tail {
             _ => {
                 let is_new = self.told.is_none();
                 let what = if is_new { What::Ready } else { What::Resync };
-                let retry = Duration::from_millis(fastrand::u64(RETRY.0..=RETRY.1));
-                self.waiting.push_back(event(what, last, None)?.retry(retry));
+                self.waiting.push_back(event(what, last, None)?);
             }
         }
         self.is_lost = false;

@@ -1,11 +1,14 @@
 //! Keys of the API that are made and revoked while the service runs. Rows stay when a key is revoked; nothing
 //! here knows a key itself, only its hash.
 
-use sea_query::{Expr, ExprTrait, Order, Query};
+use sea_query::{CaseStatement, Expr, ExprTrait, Order, Query};
 use sqlx::FromRow;
 
 use super::{Mode, Store, StoreError};
 use crate::clock::Timestamp;
+
+/// Keys whose use is noted by one statement.
+const TOUCHED_AT_ONCE: usize = 200;
 
 /// More keys are not listed.
 pub const API_KEYS_MAX: u64 = 1000;
@@ -27,7 +30,7 @@ pub struct ApiKey {
     pub created_by: String,
     /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
-    /// When it was used, to the minute.
+    /// When it was last used; written down within a minute.
     pub last_used_at: Option<Timestamp>,
     /// When and by whom it was revoked.
     pub revoked: Option<(Timestamp, String)>,
@@ -145,18 +148,23 @@ impl Store {
         Ok(if self.api_key(key_id).await?.is_some() { Revoked::Before } else { Revoked::Unknown })
     }
 
-    /// Notes that these keys were used; one that was used later stays so.
-    pub async fn touch_api_keys(&self, key_ids: &[String], at: Timestamp) -> Result<(), StoreError> {
-        let is_earlier =
-            Expr::col("last_used_at_us").is_null().or(Expr::col("last_used_at_us").lt(at.as_micros()));
-        let update = Query::update()
-            .table("api_keys")
-            .value("last_used_at_us", at.as_micros())
-            .and_where(Expr::col("key_id").is_in(key_ids.iter().map(String::as_str)))
-            .and_where(is_earlier)
-            .to_owned();
+    /// Notes when keys were used; one that was used later stays so.
+    pub async fn touch_api_keys(&self, used: &[(String, Timestamp)]) -> Result<(), StoreError> {
         let mut tx = self.db.begin(Mode::Write).await?;
-        tx.exec(&update).await?;
+        for used in used.chunks(TOUCHED_AT_ONCE) {
+            let at = used.iter().fold(CaseStatement::new(), |case, (key_id, at)| {
+                case.case(Expr::col("key_id").eq(key_id.as_str()), at.as_micros())
+            });
+            let at: Expr = at.into();
+            let last = Expr::col("last_used_at_us");
+            let update = Query::update()
+                .table("api_keys")
+                .value("last_used_at_us", at.clone())
+                .and_where(Expr::col("key_id").is_in(used.iter().map(|(key_id, _)| key_id.as_str())))
+                .and_where(last.clone().is_null().or(last.lt(at)))
+                .to_owned();
+            tx.exec(&update).await?;
+        }
         tx.commit().await
     }
 }

@@ -38,10 +38,10 @@ for_each_database! {
         assert_eq!(store.api_key(&like).await.unwrap(), None);
         assert_eq!(store.api_keys().await.unwrap(), [second.clone(), first.clone()]);
 
-        let both = [first.key_id.clone(), second.key_id.clone()];
-        store.touch_api_keys(&both, at(30)).await.unwrap();
-        store.touch_api_keys(&both[..1], at(40)).await.unwrap();
-        store.touch_api_keys(&both, at(35)).await.unwrap();
+        for (one, other) in [(30, 31), (40, 33), (35, 35)] {
+            let used = [(first.key_id.clone(), at(one)), (second.key_id.clone(), at(other))];
+            store.touch_api_keys(&used).await.unwrap();
+        }
         let used = |it: Vec<ApiKey>| it.iter().map(|it| it.last_used_at).collect::<Vec<_>>();
         assert_eq!(used(store.api_keys().await.unwrap()), [Some(at(35)), Some(at(40))]);
 

@@ -9,7 +9,7 @@
 //! streams that are open it believes it for less, since they ask from time to time only.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Grant, Scope};
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     secret::Secret,
     store::{ApiKey, Store, StoreError},
 };
@@ -63,7 +63,7 @@ struct Known {
     /// Whether there is any key, and since when that is known; once there is, there always is.
     any: Option<(Timestamp, bool)>,
     /// Used since that was last written.
-    used: HashSet<String>,
+    used: HashMap<String, Timestamp>,
 }
 
 #[derive(Debug)]
@@ -168,9 +168,11 @@ impl Issued {
             Err(why)
         } else {
             let mut known = self.known();
-            // `contains` first, so that nothing is allocated for a key that is noted already.
-            if !known.used.contains(key_id) {
-                known.used.insert(key_id.to_owned());
+            // Looked for first, so that nothing is allocated for a key that is noted already.
+            if let Some(at) = known.used.get_mut(key_id) {
+                *at = now;
+            } else {
+                known.used.insert(key_id.to_owned(), now);
             }
             Ok(Arc::clone(&held.grant))
         })
@@ -213,24 +215,27 @@ impl Issued {
     }
 
     /// Writes down from time to time, and at the end, which keys were used.
-    pub async fn note_uses(self: Arc<Self>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    pub async fn note_uses(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = interval(NOTED_EVERY);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            self.note(clock.now()).await;
+            self.note().await;
         }
-        self.note(clock.now()).await;
+        self.note().await;
     }
 
-    /// Writes down which keys were used, in one statement.
-    pub(in crate::http) async fn note(&self, now: Timestamp) {
+    /// Writes down which keys were used, and when.
+    pub(in crate::http) async fn note(&self) {
         let used: Vec<_> = mem::take(&mut self.known().used).into_iter().collect();
         if used.is_empty() {
             return;
         }
-        if let Err(error) = self.store.touch_api_keys(&used, now).await {
+        if let Err(error) = self.store.touch_api_keys(&used).await {
             tracing::debug!(error = %error, keys = used.len(), "it could not be noted that keys were used");
-            self.known().used.extend(used);
+            let mut known = self.known();
+            for (key_id, at) in used {
+                known.used.entry(key_id).or_insert(at); // Used meanwhile: that is later.
+            }
         }
     }
 

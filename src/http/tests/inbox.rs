@@ -155,10 +155,24 @@ async fn many_items_are_marked_by_name_and_each_is_answered() {
         items["items"][0]["clickedAt"].is_string() && items["items"][1].get("clickedAt").is_none(),
         "{items}"
     );
+    let list = it.get(INBOX).await.json();
+    for ids in [json!([]), json!(["none"])] {
+        let answer = it.post(&format!("{INBOX}/read"), json!({ "messageIds": ids }).to_string()).await.json();
+        assert_eq!((&answer["cursor"], &answer["counts"]), (&list["cursor"], &list["counts"]), "{answer}");
+        assert_eq!(answer["results"].as_array().map(Vec::len), ids.as_array().map(Vec::len));
+    }
     let many: Vec<_> = (0..501).map(|n| format!("m-{n}")).collect();
     let many = it.post(&format!("{INBOX}/read"), json!({ "messageIds": many }).to_string()).await;
     assert_eq!(many.status.as_u16(), 413);
-    for body in [json!({}), json!({"messageIds": [], "upTo": "0-1"}), json!({"messageIds": ["a b"]})] {
+    let refused = [
+        json!({}),
+        json!([]),
+        json!({"messageIds": [], "upTo": "0-1"}),
+        json!({"messageIds": ["a b"]}),
+        json!({"messageIds": ["m-1"], "status": "all"}),
+        json!({"messageIds": ["m-1"], "category": "pass"}),
+    ];
+    for body in refused {
         assert_eq!(it.post(&format!("{INBOX}/read"), body.to_string()).await.status.as_u16(), 400, "{body}");
     }
     assert_eq!(it.post(&format!("{INBOX}/adore"), "{}").await.status.as_u16(), 404);
