@@ -5,6 +5,7 @@
 //! sends a body may send too much, is added here and nowhere else: handlers name only the problems that are
 //! their own, under `x-problems`.
 
+mod examples;
 mod headers;
 mod schemas;
 
@@ -84,9 +85,11 @@ pub fn document() -> String {
         "endUser": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The token of the app's login"},
     });
     components["headers"] = headers::components();
+    let examples = examples::Examples::read();
     for item in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
             complete(operation);
+            examples.add_to(operation);
         }
     }
     format!("{document:#}\n")

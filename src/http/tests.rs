@@ -6,6 +6,7 @@ mod bad_input;
 mod cors;
 mod deliveries;
 mod devices;
+mod examples;
 mod inbox;
 mod live;
 mod messages;

@@ -61,6 +61,31 @@ not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "504"]
 negative_data_rejection.expected-statuses = ["400", "401", "403", "404", "405", "413", "422", "504"]
 "#;
 
+/// Validators of others: of the whole, and of each example by the schema beside it.
+const VALIDATE: &str = r#"
+import json, sys
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+document = json.load(open(sys.argv[1]))
+OpenAPIV31SpecValidator(document).validate()
+
+def contents(operation):
+    yield from operation.get("requestBody", {}).get("content", {}).values()
+    for response in operation["responses"].values():
+        yield from response.get("content", {}).values()
+
+seen = 0
+for item in document["paths"].values():
+    for operation in item.values():
+        for content in contents(operation):
+            schema = {**content["schema"], "components": document["components"]}
+            for example in content.get("examples", {}).values():
+                Draft202012Validator(schema).validate(example["value"])
+                seen += 1
+assert seen > len(document["paths"]), seen
+"#;
+
 /// What is not held against the answers, and why.
 const LEFT_OUT: [(&str, &str); 1] = [(
     "positive_data_acceptance",
@@ -73,10 +98,7 @@ async fn the_description_is_openapi_for_others_too() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("openapi.json");
     std::fs::write(&file, document).unwrap();
-    let program = "import json, sys\n\
-                   from openapi_spec_validator import OpenAPIV31SpecValidator\n\
-                   OpenAPIV31SpecValidator(json.load(open(sys.argv[1]))).validate()\n";
-    python(program, &[&file.to_string_lossy()]).await;
+    python(VALIDATE, &[&file.to_string_lossy()]).await;
 }
 
 /// No request makes the service fail, and every answer is one that the description promises: its status, its

@@ -23,6 +23,7 @@ use crate::{
         deliveries::DeliveryStatus,
         messages::{Engagement, PushState},
     },
+    provider::KINDS,
     store::DeliveryPlace,
 };
 
@@ -60,6 +61,9 @@ pub(super) fn written() -> Vec<(String, Value)> {
     }
     let mut bodies: serde_json::Map<_, _> = serde_json::from_str(BODIES).unwrap_or_default();
     bodies.insert("Message".to_owned(), message);
+    if let Some(kind) = bodies.get_mut("Registration").and_then(|it| it.pointer_mut("/properties/kind")) {
+        kind["enum"] = KINDS.iter().map(|it| it.name).collect();
+    }
     bodies.into_iter().collect()
 }
 

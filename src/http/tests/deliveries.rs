@@ -15,12 +15,12 @@ use crate::{
 
 /// What the provider says to a push.
 #[derive(Clone, Copy)]
-enum Said {
+pub(super) enum Said {
     Yes,
     No,
 }
 
-fn delivery_of(message: &str) -> DeliveryId {
+pub(super) fn delivery_of(message: &str) -> DeliveryId {
     DeliveryId::new(&MessageId::new(message).unwrap(), "token:device-token-1234")
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn start(it: &Fixture, id: &str) {
 }
 
 /// Makes one attempt, which is the last.
-async fn attempt(it: &Fixture, id: &str, attempt: u32, said: Said) {
+pub(super) async fn attempt(it: &Fixture, id: &str, attempt: u32, said: Said) {
     let delivery_id = delivery_of(id);
     start(it, id).await;
     let result = match said {

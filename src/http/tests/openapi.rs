@@ -37,12 +37,12 @@ const CALLS: u32 = 5;
 /// Where every key is refused without a question to the database.
 const WINK: &str = "/v1/recipients/user-1/inbox/m-1/wink";
 
-fn described() -> Value {
+pub(super) fn described() -> Value {
     serde_json::from_str(&document()).unwrap()
 }
 
 /// Every operation with its path.
-fn operations(document: &Value) -> Vec<(String, &Value)> {
+pub(super) fn operations(document: &Value) -> Vec<(String, &Value)> {
     let paths = document["paths"].as_object().unwrap().iter();
     paths
         .flat_map(|(path, item)| {
