@@ -101,11 +101,20 @@ async fn the_description_is_openapi_for_others_too() {
     python(VALIDATE, &[&file.to_string_lossy()]).await;
 }
 
+#[tokio::test]
+async fn every_answer_is_one_that_the_description_promises_on_sqlite() {
+    no_answer_is_another(Kind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn every_answer_is_one_that_the_description_promises_on_postgres() {
+    no_answer_is_another(Kind::Postgres).await;
+}
+
 /// No request makes the service fail, and every answer is one that the description promises: its status, its
 /// content type, its headers, its body; what the description does not allow is refused.
-#[tokio::test]
-async fn every_answer_is_one_that_the_description_promises() {
-    let db = TestDb::new(Kind::Sqlite).await;
+async fn no_answer_is_another(kind: Kind) {
+    let db = TestDb::new(kind).await;
     let service = Service::new(&SERVICE.replace("{url}", db.url()));
     let mut service = service.with_variable("CONTRACT_SECRET", SECRET).with_variable("CONTRACT_LOGIN", LOGIN);
     service.start().await;
