@@ -5,10 +5,19 @@
 //! ([`Changes`]). Rows are always loaded by the first column of their key (a message id or a
 //! recipient id): one list of texts is a query that every database answers with one index range
 //! each, and it brings along the rows whose whole key the event cannot name.
+//!
+//! Who folds many batches in a row keeps the rows between them: they are written time and again
+//! ([`Rows::changes`]), and those that were not used for longest are forgotten ([`Rows::forget`]).
 
-use std::{collections::HashMap, mem};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+};
 
 use super::row::{Key, Row, Table, Value};
+
+/// About how many bytes a key takes among the rows, beside the rows.
+const ENTRY_BYTES: usize = 128;
 
 /// First key columns of rows to load, by table, each once.
 #[derive(Debug, Default)]
@@ -37,11 +46,14 @@ impl<'e> Keys<'e> {
     /// The first key columns whose rows are to be loaded from `table`, in byte order.
     #[must_use]
     pub fn of(&self, table: &Table) -> Vec<&'e str> {
-        let wants = self.tables.iter().filter(|(name, _)| *name == table.name).flat_map(|(_, it)| it);
-        let mut firsts: Vec<_> =
-            wants.filter(|(_, want)| **want == Want::Load).map(|(first, _)| *first).collect();
+        let mut firsts: Vec<_> = self.that(table, Want::Load).collect();
         firsts.sort_unstable();
         firsts
+    }
+
+    fn that(&self, table: &Table, want: Want) -> impl Iterator<Item = &'e str> {
+        let wants = self.tables.iter().filter(|(name, _)| *name == table.name).flat_map(|(_, it)| it);
+        wants.filter(move |(_, it)| **it == want).map(|(first, _)| *first)
     }
 
     fn table(&mut self, table: &'static Table) -> &mut HashMap<&'e str, Want> {
@@ -59,10 +71,24 @@ impl<'e> Keys<'e> {
 #[derive(Debug, Default)]
 pub struct Rows {
     tables: Vec<(&'static Table, Groups)>,
+    /// How often [`Rows::changes`] was asked.
+    step: u64,
 }
 
 /// The rows of one table by the first column of their key.
-type Groups = HashMap<Box<str>, Vec<Cell>>;
+type Groups = HashMap<Box<str>, Group>;
+
+/// The rows whose key begins alike.
+#[derive(Debug, Default)]
+struct Group {
+    cells: Vec<Cell>,
+    /// Whether all that the database has of them is here.
+    whole: bool,
+    /// Whether they were asked for, and did not just begin to be.
+    wanted: bool,
+    /// The step that used it last.
+    used: u64,
+}
 
 #[derive(Debug)]
 struct Cell {
@@ -89,9 +115,37 @@ pub struct Changes {
 }
 
 impl Rows {
-    /// Puts a row loaded from the database.
+    /// Puts a row loaded from the database, unless it is known already: what is known is newer.
     pub fn load(&mut self, table: &'static Table, row: Vec<Value>) {
-        self.insert(table, Cell { row, stored: true, dirty: false, gone: false });
+        let (first, rest) = split(table, &row);
+        if self.find(table, first, rest).is_none() {
+            self.insert(table, Cell { row, stored: true, dirty: false, gone: false });
+        }
+    }
+
+    /// The first key columns of rows of `table` that `keys` wants and that have yet to be loaded.
+    #[must_use]
+    pub fn missing<'e>(&self, keys: &Keys<'e>, table: &'static Table) -> Vec<&'e str> {
+        let groups = self.tables.iter().find(|(it, _)| it.name == table.name).map(|(_, groups)| groups);
+        let is_missing = |first: &&str| groups.and_then(|it| it.get(*first)).is_none_or(|it| !it.whole);
+        keys.of(table).into_iter().filter(is_missing).collect()
+    }
+
+    /// States that all rows of `table` that `keys` speaks of are here, as far as there are any: loaded by
+    /// now, or not there before.
+    pub fn complete(&mut self, keys: &Keys<'_>, table: &'static Table) {
+        let step = self.step;
+        let groups = self.groups(table);
+        for want in [Want::Load, Want::Fresh] {
+            for first in keys.that(table, want) {
+                let group = match groups.get_mut(first) {
+                    Some(group) => group,
+                    None => groups.entry(first.into()).or_default(),
+                };
+                (group.whole, group.used) = (true, step);
+                group.wanted |= want == Want::Load;
+            }
+        }
     }
 
     /// Changes the row with this key, and says whether there was one.
@@ -102,7 +156,8 @@ impl Rows {
 
     /// Changes every row whose key begins with `first`.
     pub fn change_all<R: Row>(&mut self, first: &str, mut change: impl FnMut(&mut R)) {
-        for cell in self.group(R::TABLE, first).into_iter().flatten().filter(|cell| !cell.gone) {
+        let cells = self.group(R::TABLE, first).into_iter().flat_map(|it| &mut it.cells);
+        for cell in cells.filter(|cell| !cell.gone) {
             cell.change(&mut change);
         }
     }
@@ -142,45 +197,131 @@ impl Rows {
         tables.iter().map(|table| self.take_changes(table)).collect()
     }
 
-    fn take_changes(&mut self, table: &'static Table) -> Changes {
-        let mut changes = Changes { table, inserts: Vec::new(), updates: Vec::new(), deletes: Vec::new() };
-        for cell in self.take(table).filter(|cell| cell.dirty) {
-            match cell {
-                Cell { gone: false, stored: false, row, .. } => changes.inserts.push(row),
-                Cell { gone: false, stored: true, row, .. } => changes.updates.push(row),
-                Cell { gone: true, stored: true, row, .. } => changes.deletes.push(table.key_of(&row)),
-                Cell { gone: true, stored: false, .. } => {}
+    /// What the fold changed in each of `tables` since this was last asked. The rows stay, and count as
+    /// stored from now on: who asks has to write.
+    #[must_use]
+    pub fn changes(&mut self, tables: &'static [&'static Table]) -> Vec<Changes> {
+        let step = self.step;
+        self.step += 1;
+        let of_table = |table: &&'static Table| {
+            let mut changes = Changes::none(table);
+            let groups = self.groups(table).values_mut().filter(|group| group.used == step);
+            for cell in groups.flat_map(|group| &mut group.cells).filter(|cell| cell.dirty) {
+                changes.note(cell.gone, cell.stored, cell.row.clone());
+                (cell.dirty, cell.stored) = (false, !cell.gone);
             }
+            changes.sorted()
+        };
+        tables.iter().map(of_table).collect()
+    }
+
+    /// Forgets new rows that nobody asked for again, and the rows that were not used for longest, so that at
+    /// most about `bytes` are left. What was used for the last [`Rows::changes`] or since stays whatever it
+    /// takes: it may not be written yet.
+    pub fn forget(&mut self, bytes: usize) {
+        let unwritten = self.step.saturating_sub(1);
+        for (_, groups) in &mut self.tables {
+            groups.retain(|_, group| group.wanted || group.used >= unwritten);
         }
-        changes.inserts.sort_unstable();
-        changes.updates.sort_unstable();
-        changes.deletes.sort_unstable();
-        changes
+        let mut sizes: BTreeMap<u64, usize> = BTreeMap::new();
+        for group in self.tables.iter().flat_map(|(_, groups)| groups.values()) {
+            *sizes.entry(group.used).or_default() += group.size();
+        }
+        let mut kept = 0;
+        let is_fitting = |(_, size): &(u64, usize)| {
+            kept += size;
+            kept <= bytes
+        };
+        let oldest = sizes.into_iter().rev().take_while(is_fitting).last().map_or(self.step, |it| it.0);
+        let oldest = oldest.min(unwritten);
+        for (_, groups) in &mut self.tables {
+            groups.retain(|_, group| group.used >= oldest);
+        }
+    }
+
+    /// About how many bytes the rows take that were used since [`Rows::changes`] was last asked.
+    #[must_use]
+    pub fn fresh_bytes(&self) -> usize {
+        let groups = self.tables.iter().flat_map(|(_, groups)| groups.values());
+        groups.filter(|group| group.used == self.step).map(Group::size).sum()
+    }
+
+    fn take_changes(&mut self, table: &'static Table) -> Changes {
+        let mut changes = Changes::none(table);
+        for cell in self.take(table).filter(|cell| cell.dirty) {
+            changes.note(cell.gone, cell.stored, cell.row);
+        }
+        changes.sorted()
     }
 
     fn take(&mut self, table: &Table) -> impl Iterator<Item = Cell> + use<> {
         let groups = self.tables.iter_mut().find(|(it, _)| it.name == table.name);
         let groups = groups.map(|(_, groups)| mem::take(groups)).unwrap_or_default();
-        groups.into_values().flatten()
+        groups.into_values().flat_map(|group| group.cells)
     }
 
-    fn group(&mut self, table: &Table, first: &str) -> Option<&mut Vec<Cell>> {
+    fn group(&mut self, table: &Table, first: &str) -> Option<&mut Group> {
+        let step = self.step;
         let (_, groups) = self.tables.iter_mut().find(|(it, _)| it.name == table.name)?;
-        groups.get_mut(first)
+        let group = groups.get_mut(first)?;
+        group.used = step;
+        Some(group)
     }
 
     fn find(&mut self, table: &Table, first: &str, rest: &[Value]) -> Option<&mut Cell> {
         let group = self.group(table, first)?;
-        group.iter_mut().find(|cell| split(table, &cell.row).1 == rest)
+        group.cells.iter_mut().find(|cell| split(table, &cell.row).1 == rest)
     }
 
     fn insert(&mut self, table: &'static Table, cell: Cell) {
+        let step = self.step;
+        let first = split(table, &cell.row).0.into();
+        let group = self.groups(table).entry(first).or_default();
+        group.cells.push(cell);
+        group.used = step;
+    }
+
+    fn groups(&mut self, table: &'static Table) -> &mut Groups {
         let index = self.tables.iter().position(|(it, _)| it.name == table.name).unwrap_or_else(|| {
             self.tables.push((table, Groups::new()));
             self.tables.len() - 1
         });
-        let first = split(table, &cell.row).0.into();
-        self.tables[index].1.entry(first).or_default().push(cell);
+        &mut self.tables[index].1
+    }
+}
+
+impl Changes {
+    const fn none(table: &'static Table) -> Self {
+        Self { table, inserts: Vec::new(), updates: Vec::new(), deletes: Vec::new() }
+    }
+
+    fn note(&mut self, gone: bool, stored: bool, row: Vec<Value>) {
+        match (gone, stored) {
+            (false, false) => self.inserts.push(row),
+            (false, true) => self.updates.push(row),
+            (true, true) => self.deletes.push(self.table.key_of(&row)),
+            (true, false) => {}
+        }
+    }
+
+    fn sorted(mut self) -> Self {
+        self.inserts.sort_unstable();
+        self.updates.sort_unstable();
+        self.deletes.sort_unstable();
+        self
+    }
+}
+
+impl Group {
+    /// About how many bytes it takes, key and all.
+    fn size(&self) -> usize {
+        let text = |value: &Value| if let Value::Text(text) = value { text.capacity() } else { 0 };
+        let cell = |cell: &Cell| {
+            size_of::<Cell>()
+                + cell.row.capacity() * size_of::<Value>()
+                + cell.row.iter().map(text).sum::<usize>()
+        };
+        ENTRY_BYTES + self.cells.iter().map(cell).sum::<usize>()
     }
 }
 
@@ -251,6 +392,60 @@ mod tests {
         let changes = rows.into_changes(&[Leaf::TABLE]);
         assert_eq!(changes[0].updates, [leaf("oak", 1, "red").into_values()]);
         assert_eq!((changes[0].inserts.len(), changes[0].deletes.len()), (0, 0));
+    }
+
+    #[test]
+    fn rows_that_are_kept_are_written_once_for_each_change() {
+        let tables = &[Leaf::TABLE];
+        let mut rows = Rows::default();
+        let mut keys = Keys::default();
+        keys.fresh::<Leaf>("oak");
+        keys.want::<Leaf>("elm");
+        assert_eq!(rows.missing(&keys, Leaf::TABLE), ["elm"]);
+        rows.load(Leaf::TABLE, leaf("elm", 1, "green").into_values());
+        rows.complete(&keys, Leaf::TABLE);
+        assert!(rows.missing(&keys, Leaf::TABLE).is_empty());
+
+        rows.put(leaf("oak", 1, "green"));
+        rows.remove::<Leaf>("elm", &[Value::Int(1)]);
+        let first = rows.changes(tables).remove(0);
+        assert_eq!(first.inserts, [leaf("oak", 1, "green").into_values()]);
+        assert_eq!(first.deletes, [vec![Value::text("elm"), Value::Int(1)]]);
+        // What the database shows until that is written is older than what is known.
+        rows.load(Leaf::TABLE, leaf("elm", 1, "green").into_values());
+        assert!(!rows.change("elm", &[Value::Int(1)], |_: &mut Leaf| ()));
+
+        rows.change("oak", &[Value::Int(1)], |it: &mut Leaf| it.colour = "red".into());
+        rows.put(leaf("elm", 1, "red"));
+        let second = rows.changes(tables).remove(0);
+        assert_eq!(second.updates, [leaf("oak", 1, "red").into_values()]);
+        assert_eq!(second.inserts, [leaf("elm", 1, "red").into_values()]);
+        let third = rows.changes(tables).remove(0);
+        assert_eq!((third.inserts.len(), third.updates.len(), third.deletes.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_is_forgotten() {
+        let mut rows = Rows::default();
+        let key = |first| {
+            let mut keys = Keys::default();
+            keys.want::<Leaf>(first);
+            keys
+        };
+        for tree in ["ash", "elm", "oak"] {
+            rows.put(leaf(tree, 1, "green"));
+            rows.complete(&key(tree), Leaf::TABLE);
+            let _ = rows.changes(&[Leaf::TABLE]);
+        }
+        let known =
+            |rows: &Rows| ["ash", "elm", "oak"].map(|tree| rows.missing(&key(tree), Leaf::TABLE).is_empty());
+        rows.forget(usize::MAX);
+        assert_eq!(known(&rows), [true, true, true]);
+        let one = rows.tables[0].1["oak"].size();
+        rows.forget(one * 2);
+        assert_eq!(known(&rows), [false, true, true]);
+        rows.forget(0);
+        assert_eq!(known(&rows), [false, false, true], "the last may not be written yet");
     }
 
     #[test]

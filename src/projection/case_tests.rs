@@ -107,6 +107,39 @@ pub(super) fn fold_in_batches<'e>(
     Ok(projection.tables().iter().map(all).collect())
 }
 
+/// Folds ranges one after the other over rows that stay in memory, as far as `bytes` reach. What a range came
+/// to is written while the next is folded.
+pub(super) fn fold_in_ranges<'e>(
+    projection: &'static dyn Projection,
+    ranges: impl Iterator<Item = &'e [Recorded]>,
+    bytes: usize,
+) -> Result<Tables, String> {
+    let (mut kept, mut rows, mut writing) = (Kept::default(), Rows::default(), Vec::new());
+    for range in ranges {
+        let mut keys = Keys::default();
+        for event in range {
+            projection.touches(event, &mut keys);
+        }
+        for &table in projection.tables() {
+            let missing = rows.missing(&keys, table);
+            kept.load(table, &missing, &mut rows);
+            rows.complete(&keys, table);
+        }
+        for event in range {
+            projection.fold(event, &mut rows);
+        }
+        for changes in std::mem::replace(&mut writing, rows.changes(projection.tables())) {
+            kept.apply(changes)?;
+        }
+        rows.forget(bytes);
+    }
+    for changes in writing {
+        kept.apply(changes)?;
+    }
+    let all = |&table: &&'static Table| (table, kept.rows(table).into_values().collect());
+    Ok(projection.tables().iter().map(all).collect())
+}
+
 /// Tables as a database keeps them: refuses to insert a row twice or to change one that is not there.
 #[derive(Default)]
 struct Kept(BTreeMap<&'static str, BTreeMap<Key, Vec<Value>>>);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     ALL, Row,
-    case_tests::{Tables, fold_in_batches},
+    case_tests::{Tables, fold_in_batches, fold_in_ranges},
     deliveries::{Deliveries, DeliveryStatus, PushAttempt, PushDelivery},
     fold_in_memory,
     inbox::{Inbox, InboxCounter, InboxItem},
@@ -261,7 +261,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_batching_folds_to_the_same_rows(tries in tries(), cuts in vec(1..20_usize, 1..10)) {
+    fn any_batching_folds_to_the_same_rows(tries in tries(), cuts in vec(1..20_usize, 1..10), kept in 0..4_usize) {
         let log = History::of(&tries);
         let mut rest = log.as_slice();
         let mut batches = Vec::new();
@@ -274,8 +274,11 @@ proptest! {
             rest = more;
         }
         for &projection in ALL {
+            let whole = fold_in_memory(projection, &log);
             let batched = fold_in_batches(projection, batches.iter().copied());
-            prop_assert_eq!(batched, Ok(fold_in_memory(projection, &log)));
+            prop_assert_eq!(batched.as_ref(), Ok(&whole));
+            let loaded = fold_in_ranges(projection, batches.iter().copied(), kept * 1_500);
+            prop_assert_eq!(loaded, Ok(whole));
         }
     }
 
