@@ -12,7 +12,7 @@ use sqlx::{
     query::Query, sqlite::SqliteArguments,
 };
 
-use super::{AnyRow, StoreError, Tx};
+use super::{AnyRow, Dialect, StoreError, Tx};
 use crate::projection::{Column, ColumnKind, Key, Table, Value};
 
 /// Rows in one spelt-out statement at the most.
@@ -239,40 +239,58 @@ pub(super) async fn scan(
     limit: usize,
 ) -> Result<Vec<Vec<Value>>, StoreError> {
     let (names, keys) = (column_names(table), key_names(table));
-    let mut sql = format!("select {names} from {physical}");
-    if after.is_some() {
-        // The first condition alone is the index range; MySQL makes none of the second.
-        let (first, width) = (table.columns[0].name, table.key_len);
-        let marks = match tx {
-            Tx::Postgres { .. } => (1..=width).map(|at| format!("${}", at + 1)).collect::<Vec<_>>(),
-            Tx::Sqlite(_) | Tx::MySql(_) => vec!["?".to_owned(); width],
+    let (condition, bound) = between(tx.dialect(), table, after, None);
+    let sql = format!("select {names} from {physical}{condition} order by {keys} limit {limit}");
+    rows_of(tx, table, sql, bound).await
+}
+
+/// The condition that a key is after one and not after another, and what is to be bound to it.
+pub(super) fn between(
+    dialect: Dialect,
+    table: &Table,
+    after: Option<&Key>,
+    upto: Option<&Key>,
+) -> (String, Vec<Cell>) {
+    let (mut sql, mut bound) = (String::new(), Vec::new());
+    let (first, keys) = (table.columns[0].name, key_names(table));
+    for (key, of_first, of_all) in [(after, ">=", ">"), (upto, "<=", "<=")] {
+        let Some(key) = key else { continue };
+        let mut mark = |value: &Value| {
+            bound.push(Cell::from(value.clone()));
+            if dialect == Dialect::Postgres { format!("${}", bound.len()) } else { "?".to_owned() }
         };
-        let mark = if matches!(tx, Tx::Postgres { .. }) { "$1" } else { "?" };
-        let _ = write!(sql, " where {first} >= {mark} and ({keys}) > ({})", marks.join(","));
+        // The condition on the first column alone is the index range; MySQL makes none of the other.
+        let one = key.first().map(&mut mark).unwrap_or_default();
+        let all = key.iter().map(mark).collect::<Vec<_>>().join(",");
+        let word = if sql.is_empty() { "where" } else { "and" };
+        let _ = write!(sql, " {word} {first} {of_first} {one} and ({keys}) {of_all} ({all})");
     }
-    let _ = write!(sql, " order by {keys} limit {limit}");
-    let bound: Vec<Cell> = after
-        .into_iter()
-        .flat_map(|key| key.first().into_iter().chain(key))
-        .cloned()
-        .map(Cell::from)
-        .collect();
-    let mut found = Vec::new();
+    (sql, bound)
+}
+
+/// Runs a statement whose rows have the columns of `table`.
+pub(super) async fn rows_of(
+    tx: &mut Tx,
+    table: &Table,
+    sql: String,
+    bound: Vec<Cell>,
+) -> Result<Vec<Vec<Value>>, StoreError> {
+    let (sql, mut found) = (AssertSqlSafe(sql), Vec::new());
     match tx {
         Tx::Postgres { tx, persistent } => {
-            let query = bound.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_postgres);
+            let query = bound.into_iter().fold(sqlx::query(sql), bind_postgres);
             for row in query.persistent(*persistent).fetch_all(&mut **tx).await? {
                 found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
             }
         }
         Tx::Sqlite(tx) => {
-            let query = bound.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_sqlite);
+            let query = bound.into_iter().fold(sqlx::query(sql), bind_sqlite);
             for row in query.fetch_all(&mut **tx).await? {
                 found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
             }
         }
         Tx::MySql(tx) => {
-            let query = bound.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), bind_mysql);
+            let query = bound.into_iter().fold(sqlx::query(sql), bind_mysql);
             for row in query.fetch_all(&mut **tx).await? {
                 found.push(read_row(table, |at| row.try_get(at), |at| row.try_get(at))?);
             }
@@ -419,11 +437,11 @@ fn assignments(
     Some((key_len, set.join(", ")))
 }
 
-fn column_names(table: &Table) -> String {
+pub(super) fn column_names(table: &Table) -> String {
     table.columns.iter().map(|it| it.name).collect::<Vec<_>>().join(", ")
 }
 
-fn key_names(table: &Table) -> String {
+pub(super) fn key_names(table: &Table) -> String {
     let names: Vec<_> = table.columns[..table.key_len].iter().map(|it| it.name).collect();
     names.join(", ")
 }

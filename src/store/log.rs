@@ -510,7 +510,10 @@ pub(super) async fn read_range(
     upto: Option<Position>,
     limit: u64,
 ) -> Result<(Vec<Recorded>, Option<StoreError>), StoreError> {
-    let rows: Vec<EventRow> = tx.all(&range(shard, after, upto, limit)).await?;
+    decode_range(tx.all(&range(shard, after, upto, limit)).await?)
+}
+
+pub(super) fn decode_range(rows: Vec<EventRow>) -> Result<(Vec<Recorded>, Option<StoreError>), StoreError> {
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
         match row.decode() {

@@ -259,7 +259,7 @@ impl Store {
         Ok(Step::Folded { events: events.len(), position, recorded_at })
     }
 
-    async fn park(
+    pub(super) async fn park(
         &self,
         projection: &str,
         slot: Slot,
@@ -278,7 +278,7 @@ impl Store {
 }
 
 /// The whole chain of an error in one line.
-fn explain(error: &dyn std::error::Error) -> String {
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -298,7 +298,7 @@ pub(super) fn slot_places(projection: &str, slot: Slot) -> sea_query::SelectStat
         .to_owned()
 }
 
-fn slot_place(projection: &str, slot: Slot, shard: Shard) -> sea_query::SelectStatement {
+pub(super) fn slot_place(projection: &str, slot: Slot, shard: Shard) -> sea_query::SelectStatement {
     slot_places(projection, slot).and_where(Expr::col("shard").eq(shard_column(shard))).to_owned()
 }
 
@@ -354,7 +354,7 @@ pub(super) async fn fold_into(
     Ok(())
 }
 
-async fn write(tx: &mut Tx, slot: Slot, changes: Changes) -> Result<(), StoreError> {
+pub(super) async fn write(tx: &mut Tx, slot: Slot, changes: Changes) -> Result<(), StoreError> {
     let Changes { table, inserts, updates, deletes } = changes;
     let columns: Vec<Spec> = table.columns.iter().copied().map(Spec::from).collect();
     let name = physical(table, slot);

@@ -194,7 +194,7 @@ impl Store {
 /// One unchanging state of the database.
 #[derive(Debug)]
 pub struct Snapshot {
-    tx: Tx,
+    pub(super) tx: Tx,
     heads: Vec<(Shard, Position)>,
 }
 

@@ -6,25 +6,27 @@
 //! wherever and why ever, can be compared and replaced. A rebuild that was cut off goes on from its
 //! checkpoints.
 
+mod compare;
+pub mod load;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 
+use self::{compare::compare_table, load::Ranges};
 use super::chain;
 use crate::{
     clock::Clock,
     id::{Position, Shard},
     projection::{Key, Projection, Table, Value},
-    store::{ProjectError, Slot, Snapshot, Step, Store, StoreError},
+    store::{ProjectError, Slot, Step, Store, StoreError},
 };
 
 /// Events folded in one transaction.
 const BATCH: u64 = 2_000;
-/// Rows compared at a time.
-const PAGE: usize = 2_000;
 /// Differences that are named; the rest is counted.
 const NAMED: usize = 100;
 /// Tries to bring the fresh slot to exactly the place of the live one.
@@ -234,9 +236,7 @@ impl Rebuild {
         targets: Vec<(Shard, Position)>,
         progress: OnProgress<'_>,
     ) -> Result<(), RebuildError> {
-        let tally = &Tally::new(&self.places(slot).await?, &targets, progress);
-        let shards = targets.iter().map(|&(shard, target)| self.fold_shard(slot, shard, target, tally));
-        try_join_all(shards).await.map(drop)
+        self.load(slot, targets, Ranges::default(), progress).await
     }
 
     /// Folds a slot that is live by now on to the end of the log, beside any projector; answers with the
@@ -305,80 +305,14 @@ impl Rebuild {
             if right.places(name, fresh).await? == places {
                 let mut comparison = Comparison { places, heads, ..Comparison::default() };
                 for table in self.projection.tables() {
-                    let sides = (Side::new(live, table), Side::new(fresh, table));
-                    compare_table(&mut left, &mut right, sides, &mut comparison).await?;
+                    let (live, fresh) = ((live, &mut left), (fresh, &mut right));
+                    compare_table(table, live, fresh, &mut comparison).await?;
                 }
                 return Ok(comparison);
             }
         }
         Err(RebuildError::Contended(name))
     }
-}
-
-/// One side of a comparison: a table read in key order, page by page.
-struct Side {
-    slot: Slot,
-    table: &'static Table,
-    page: std::vec::IntoIter<Vec<Value>>,
-    last: Option<Key>,
-    ended: bool,
-}
-
-impl Side {
-    fn new(slot: Slot, table: &'static Table) -> Self {
-        Self { slot, table, page: Vec::new().into_iter(), last: None, ended: false }
-    }
-
-    async fn next(&mut self, snapshot: &mut Snapshot) -> Result<Option<Vec<Value>>, StoreError> {
-        if let Some(row) = self.page.next() {
-            return Ok(Some(row));
-        }
-        if self.ended {
-            return Ok(None);
-        }
-        let rows = snapshot.rows(self.table, self.slot, self.last.as_ref(), PAGE).await?;
-        self.ended = rows.len() < PAGE;
-        self.last = rows.last().map(|row| self.table.key_of(row));
-        self.page = rows.into_iter();
-        Ok(self.page.next())
-    }
-}
-
-async fn compare_table(
-    live: &mut Snapshot,
-    fresh: &mut Snapshot,
-    (mut left, mut right): (Side, Side),
-    comparison: &mut Comparison,
-) -> Result<(), StoreError> {
-    let table = left.table;
-    let (mut one, mut other) = (left.next(live).await?, right.next(fresh).await?);
-    while one.is_some() || other.is_some() {
-        comparison.rows += 1;
-        let keys =
-            (one.as_deref().map(|row| table.key_of(row)), other.as_deref().map(|row| table.key_of(row)));
-        match keys {
-            (Some(key), Some(fresh_key)) if key == fresh_key => {
-                let (a, b) = (one.take().unwrap_or_default(), other.take().unwrap_or_default());
-                comparison.note_columns(table, &key, a, b);
-            }
-            (Some(key), fresh_key) if fresh_key.as_ref().is_none_or(|it| key < *it) => {
-                comparison.note(table, key, What::Extra);
-                one = None;
-            }
-            (_, Some(key)) => {
-                comparison.note(table, key, What::Missing);
-                other = None;
-            }
-            (_, None) => break,
-        }
-        if one.is_none() {
-            one = left.next(live).await?;
-        }
-        if other.is_none() {
-            other = right.next(fresh).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Counts what is folded, for whoever wants to see it.

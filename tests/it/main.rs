@@ -31,6 +31,7 @@ mod producers;
 mod project;
 mod reads;
 mod rebuild;
+mod rebuild_load;
 mod receipts;
 mod refused;
 mod rights;
