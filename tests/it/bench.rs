@@ -61,6 +61,7 @@ async fn every_benchmark_runs(kind: Kind) {
         (queue.as_str(), 1),
         ("append --messages 700", 1),
         ("project --messages 300", 4),
+        ("rebuild --events 300", 3),
         ("ingest --seconds 1 --connections 3", 3),
         ("ingest --file --messages 700", 2),
         ("streams --streams 20 --arrivals 10", 4),

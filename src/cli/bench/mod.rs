@@ -15,6 +15,7 @@ mod ingest;
 mod load;
 mod project;
 mod queue;
+mod rebuild;
 mod report;
 mod samples;
 mod served;
@@ -57,6 +58,7 @@ enum Command {
     Append(append::Options),
     Ingest(ingest::Options),
     Project(project::Options),
+    Rebuild(rebuild::Options),
     Deliver(deliver::Options),
     Inbox(inbox::Options),
     Streams(streams::Options),
@@ -113,6 +115,7 @@ impl Command {
             Self::Append(it) => &it.run,
             Self::Ingest(it) => &it.run,
             Self::Project(it) => &it.run,
+            Self::Rebuild(it) => &it.run,
             Self::Deliver(it) => &it.run,
             Self::Inbox(it) => &it.run,
             Self::Streams(it) => &it.run,
@@ -124,6 +127,7 @@ impl Command {
             Self::Append(_) => "append",
             Self::Ingest(_) => "ingest",
             Self::Project(_) => "project",
+            Self::Rebuild(_) => "rebuild",
             Self::Deliver(_) => "deliver",
             Self::Inbox(_) => "inbox",
             Self::Streams(_) => "streams",
@@ -135,6 +139,7 @@ impl Command {
             Self::Append(it) => it.setup(stage),
             Self::Ingest(it) => it.setup(stage),
             Self::Project(it) => it.setup(stage),
+            Self::Rebuild(it) => it.setup(stage),
             Self::Deliver(it) => it.setup(stage),
             Self::Inbox(it) => it.setup(stage),
             Self::Streams(it) => it.setup(stage),
@@ -146,6 +151,7 @@ impl Command {
             Self::Append(it) => it.measure(stage).await,
             Self::Ingest(it) => it.measure(stage).await,
             Self::Project(it) => it.measure(stage).await,
+            Self::Rebuild(it) => it.measure(stage).await,
             Self::Deliver(it) => it.measure(stage).await,
             Self::Inbox(it) => it.measure(stage).await,
             Self::Streams(it) => it.measure(stage).await,

@@ -59,8 +59,23 @@ pub(super) fn millis(time: Duration) -> f64 {
 
 /// What this process holds in memory, where the system tells.
 pub(super) fn resident_mib() -> Option<f64> {
+    memory_mib("VmRSS:")
+}
+
+/// The most that this process held in memory since [`forget_peak`], where the system tells.
+pub(super) fn peak_mib() -> Option<f64> {
+    memory_mib("VmHWM:")
+}
+
+/// Begins anew with what this process holds in memory at the most.
+pub(super) fn forget_peak() {
+    // Where there is no such file, nobody is told of a peak either.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn memory_mib(what: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|it| it.strip_prefix(what))?;
     let kib: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(f64::from(kib) / 1024.0)
 }
