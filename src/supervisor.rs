@@ -10,6 +10,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     error::Error,
+    fs,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -76,6 +77,15 @@ pub struct TaskFailed {
     /// Why it ended.
     #[source]
     pub reason: BoxError,
+}
+
+/// What the machine is called; `host` where nothing says so.
+#[must_use]
+pub fn host_name() -> String {
+    let name =
+        fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| fs::read_to_string("/etc/hostname"));
+    let name = name.map(|it| it.trim().to_owned()).unwrap_or_default();
+    if name.is_empty() { "host".to_owned() } else { name }
 }
 
 impl Stop {

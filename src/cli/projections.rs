@@ -1,11 +1,12 @@
 //! `projections`: how far they are, rebuilding them, proving them.
 
-use std::{io::IsTerminal as _, sync::Arc};
+use std::{io::IsTerminal as _, pin::pin, sync::Arc};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Global, Logs, Output, print};
 use crate::{
@@ -13,11 +14,14 @@ use crate::{
     id::{Position, Shard},
     projection::{self, Projection, Value},
     service,
-    store::{ShardStatus, Store},
-    worker::rebuild::{Behind, Comparison, Difference, Rebuild, What},
+    store::{ShardStatus, Slot, Store},
+    worker::rebuild::{
+        Behind, Comparison, Difference, Rebuild, What, Wish,
+        operate::{Aborted, RolledBack},
+    },
 };
 
-/// Show how far the projections are, rebuild them from the log, prove that they equal it
+/// Show how far the projections are, rebuild them from the log, go back, prove that they equal it
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(subcommand)]
@@ -31,7 +35,8 @@ enum Command {
     /// Fold the whole log into the slot that is not live, compare, and make it the live one
     ///
     /// The service may run on: what is read meanwhile is the live slot, and what is appended meanwhile
-    /// is not missed. A rebuild that was cut off goes on where it was. Both are compared at the place to
+    /// is not missed. A rebuild that was cut off goes on where it was. While another process is at it, that is
+    /// said (exit code 1); one that died may be taken over from after 30 seconds. Both are compared at the place to
     /// which the live slot is folded, even if it is stuck there. If they differ, the differences are
     /// named and nothing is flipped (exit code 1) unless --accept is given.
     Rebuild {
@@ -43,6 +48,41 @@ enum Command {
         /// Make the result live even if it differs from what was live, or cannot be compared with it
         #[arg(long)]
         accept: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make the slot live again that was live before the last rebuild
+    ///
+    /// It is first folded up to where the live one is, so that nobody who reads sees a step back; the switch is
+    /// one short transaction. Going back twice is going back once: to go forward again, rebuild. If another
+    /// version of the product made the old slot, this one cannot fold it on, and says so (exit code 1); with
+    /// --accept it is shown as of where it stands, and the next start of a service rebuilds.
+    Rollback {
+        /// inbox, deliveries or messages
+        name: String,
+        /// Go back even to tables of another version, which stand still
+        #[arg(long)]
+        accept: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Drop the slot that was live before the last rebuild, which is kept for a rollback until then
+    ///
+    /// What is live is not touched. Where there is no old slot, nothing happens (exit code 0). A slot that is
+    /// being built is no old one: that is refused (exit code 1).
+    DropOld {
+        /// inbox, deliveries or messages
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Stop a rebuild, wherever it runs, and drop what it has built
+    ///
+    /// What is live is not touched. Where nothing is being built, nothing happens (exit code 0). A process that
+    /// was at it notices within seconds and says so.
+    Abort {
+        /// inbox, deliveries or messages
+        name: String,
         #[command(flatten)]
         output: Output,
     },
@@ -66,19 +106,22 @@ impl Options {
         let config = global.start(Logs::Command)?.config;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = match &self.command {
-            Command::Rebuild { .. } => service::open_store(&config, clock.as_ref()).await?,
             Command::Status(_) | Command::Verify { .. } => service::open_existing(&config).await?,
+            _ => service::open_store(&config, clock.as_ref()).await?,
+        };
+        let rebuild = |name: &str| {
+            let (store, clock) = (store.clone(), Arc::clone(&clock));
+            named(name).map(|projection| Rebuild { store, projection, clock })
         };
         let exit = match self.command {
             Command::Status(output) => status(&store, clock.as_ref(), output).await,
             Command::Rebuild { name, restart, accept, output } => {
-                let rebuild = Rebuild { store: store.clone(), projection: named(&name)?, clock };
-                run_rebuild(&rebuild, restart, accept, output).await
+                run_rebuild(&rebuild(&name)?, Wish { restart, accept }, output).await
             }
-            Command::Verify { name, restart, output } => {
-                let rebuild = Rebuild { store: store.clone(), projection: named(&name)?, clock };
-                run_verify(&rebuild, restart, output).await
-            }
+            Command::Rollback { name, accept, output } => roll_back(&rebuild(&name)?, accept, output).await,
+            Command::DropOld { name, output } => drop_old(&rebuild(&name)?, output).await,
+            Command::Abort { name, output } => abort(&rebuild(&name)?, output).await,
+            Command::Verify { name, restart, output } => run_verify(&rebuild(&name)?, restart, output).await,
         };
         store.close().await;
         exit
@@ -140,11 +183,21 @@ async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Res
     Ok(exit)
 }
 
-async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Output) -> anyhow::Result<Exit> {
+async fn run_rebuild(rebuild: &Rebuild, wish: Wish, output: Output) -> anyhow::Result<Exit> {
     let name = rebuild.projection.name();
     let watch = Watch::new(&format!("rebuilding {name}"), output);
-    let result = rebuild.rebuild(restart, accept, &|done, all| watch.show(done, all)).await?;
+    let (stop, show) = (CancellationToken::new(), |done, all| watch.show(done, all));
+    let mut work = pin!(rebuild.rebuild_until(&stop, wish, &show));
+    let result = tokio::select! {
+        result = &mut work => result,
+        _ = tokio::signal::ctrl_c() => {
+            // It says that it goes, so that nobody has to wait until it is taken for dead.
+            stop.cancel();
+            work.await
+        }
+    };
     watch.end();
+    let result = result?;
     let slot = result.slot.as_str();
     if output.json {
         let comparison = result.comparison.as_ref().map(comparison_json);
@@ -169,6 +222,70 @@ async fn run_rebuild(rebuild: &Rebuild, restart: bool, accept: bool, output: Out
         }
     }
     Ok(if result.flipped { Exit::Well } else { Exit::Wrong })
+}
+
+async fn roll_back(rebuild: &Rebuild, accept: bool, output: Output) -> anyhow::Result<Exit> {
+    let name = rebuild.projection.name();
+    let watch = Watch::new(&format!("folding the old slot of {name} up to what is live"), output);
+    let done = rebuild.rollback(accept, &|done, all| watch.show(done, all)).await;
+    watch.end();
+    let (slot, is_new, behind) = match done? {
+        RolledBack::Now { slot, stands_behind } => (slot, true, stands_behind),
+        RolledBack::Before { slot, at } => {
+            if !output.json {
+                print(format_args!("{name}: went back to slot {slot} at {at} already; nothing to do"))?;
+            }
+            (slot, false, None)
+        }
+    };
+    if output.json {
+        print(
+            json!({ "projection": name, "slot": slot.as_str(), "isNew": is_new, "standsBehindEvents": behind }),
+        )?;
+    } else if let Some(events) = behind {
+        print(format_args!(
+            "{name}: slot {slot} is live; it shows the log as of where it stands, {events} events back, until the              next start of a service rebuilds it"
+        ))?;
+    } else if is_new {
+        print(format_args!("{name}: slot {slot} is live again"))?;
+    }
+    Ok(Exit::Well)
+}
+
+async fn drop_old(rebuild: &Rebuild, output: Output) -> anyhow::Result<Exit> {
+    let name = rebuild.projection.name();
+    let dropped = rebuild.drop_old().await?;
+    if output.json {
+        print(json!({ "projection": name, "dropped": dropped.map(Slot::as_str) }))?;
+    } else if let Some(slot) = dropped {
+        print(format_args!("{name}: the old slot {slot} is dropped"))?;
+    } else {
+        print(format_args!("{name}: there is no old slot; nothing to do"))?;
+    }
+    Ok(Exit::Well)
+}
+
+async fn abort(rebuild: &Rebuild, output: Output) -> anyhow::Result<Exit> {
+    let name = rebuild.projection.name();
+    let aborted = rebuild.abort().await?;
+    if output.json {
+        let slot = aborted.as_ref().and_then(|it| it.slot).map(Slot::as_str);
+        let by = aborted.as_ref().and_then(|it| it.by.as_deref());
+        print(json!({ "projection": name, "aborted": aborted.is_some(), "dropped": slot, "wasBy": by }))?;
+        return Ok(Exit::Well);
+    }
+    match aborted {
+        None => print(format_args!("{name}: nothing is being built; nothing to do"))?,
+        Some(Aborted { slot, by }) => {
+            let who = by.map(|by| format!(", and {by} stops")).unwrap_or_default();
+            let what = slot.map_or_else(
+                || "nothing was built yet".to_owned(),
+                |slot| format!("slot {slot}, which was being built, is dropped"),
+            );
+            print(format_args!("{name}: {what}{who}"))?;
+        }
+    }
+    Ok(Exit::Well)
 }
 
 async fn run_verify(rebuild: &Rebuild, restart: bool, output: Output) -> anyhow::Result<Exit> {

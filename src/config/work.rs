@@ -1,6 +1,6 @@
 //! `[projection]` and `[delivery]`: how the workers take their steps.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -8,6 +8,7 @@ use super::{
     problem::Problem,
     value::{at_least_one, millis, non_empty, within},
 };
+use crate::supervisor;
 
 /// `[projection]`
 #[derive(Debug, Clone, Deserialize)]
@@ -48,7 +49,7 @@ impl Delivery {
     /// What this process is called in the log of attempts: the configured name, else the host's name
     /// and the process id.
     pub fn worker_name(&self) -> String {
-        self.worker.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()))
+        self.worker.clone().unwrap_or_else(|| format!("{}-{}", supervisor::host_name(), std::process::id()))
     }
 
     /// What is wrong with this section.
@@ -65,11 +66,4 @@ impl Delivery {
         }
         problems
     }
-}
-
-fn host_name() -> String {
-    let name =
-        fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| fs::read_to_string("/etc/hostname"));
-    let name = name.map(|it| it.trim().to_owned()).unwrap_or_default();
-    if name.is_empty() { "host".to_owned() } else { name }
 }

@@ -127,6 +127,9 @@ pub enum ProjectError {
         #[source]
         source: StoreError,
     },
+    /// Somebody else rebuilds the projection by now, or has put an end to it.
+    #[error("somebody else took over the rebuild of {0}, or aborted it")]
+    Taken(&'static str),
 }
 
 #[derive(FromRow)]

@@ -9,6 +9,7 @@ use super::{
     Dialect, Mode, ProjectError, ProjectionState, Slot, Store, StoreError, Tx, bulk,
     log::{read_range, shard, shard_column},
     projections::{PositionRow, fold_into, move_checkpoint, slot_places},
+    rebuilds::{Claim, hold},
 };
 use crate::{
     clock::Timestamp,
@@ -25,7 +26,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<ProjectionState, StoreError> {
         if let Some(state) = self.projection_state(projection.name()).await? {
-            if self.db.dialect() == Dialect::MySql {
+            // Tables of another version may lack what the views of this one name.
+            if self.db.dialect() == Dialect::MySql && state.version == projection.version() {
                 // There DDL commits by itself, so a flip may have been cut off before its views.
                 let mut tx = self.db.begin(Mode::Write).await?;
                 make_views(&mut tx, projection, state.live).await?;
@@ -119,36 +121,65 @@ impl Store {
         to: Slot,
         now: Timestamp,
     ) -> Result<(), ProjectError> {
+        self.switch(projection, Switch { to, back_to: None, claim: None }, now).await
+    }
+
+    /// The same by whoever has the claim, and only while that holds.
+    pub async fn flip_as(
+        &self,
+        claim: &Claim,
+        projection: &'static dyn Projection,
+        to: Slot,
+        now: Timestamp,
+    ) -> Result<(), ProjectError> {
+        self.switch(projection, Switch { to, back_to: None, claim: Some(claim) }, now).await
+    }
+
+    /// Makes the slot live again that was live before, and was made by this version of the fold and tables. Where
+    /// that is another than this release's it cannot be folded on: it is taken as it stands.
+    pub async fn flip_back(
+        &self,
+        claim: &Claim,
+        projection: &'static dyn Projection,
+        (to, version): (Slot, i32),
+        now: Timestamp,
+    ) -> Result<(), ProjectError> {
+        self.switch(projection, Switch { to, back_to: Some(version), claim: Some(claim) }, now).await
+    }
+
+    async fn switch(
+        &self,
+        projection: &'static dyn Projection,
+        Switch { to, back_to, claim }: Switch<'_>,
+        now: Timestamp,
+    ) -> Result<(), ProjectError> {
         let name = projection.name();
         let mut tx = self.db.begin(Mode::Write).await?;
         lock_ledger(&mut tx).await?;
-        if self.projection_state(name).await?.is_some_and(|it| it.live == to) {
+        let state = self.projection_state(name).await?;
+        if state.as_ref().is_some_and(|it| it.live == to) {
             // Another process that rebuilt along was faster.
             return Ok(tx.rollback().await?);
         }
+        if let Some(claim) = claim
+            && !hold(&mut tx, claim, now).await?
+        {
+            tx.rollback().await?;
+            return Err(ProjectError::Taken(name));
+        }
         let live = lock_slot(&mut tx, name, to.other()).await?;
-        let mut rebuilt = lock_slot(&mut tx, name, to).await?;
-        for (place, target) in rebuilt.iter_mut().zip(&live) {
-            while place.1 < target.1 {
-                let (shard, after) = *place;
-                let (events, error) = read_range(&mut tx, shard, after, Some(target.1), 5_000).await?;
-                let Some(last) = events.last().map(|it| it.position) else {
-                    // The live slot may be beyond the log, where somebody has put it there; this one
-                    // holds what the log says.
-                    let Some(source) = error else { break };
-                    return Err(ProjectError::Parked { projection: name, shard, after, source });
-                };
-                fold_into(&mut tx, projection, to, &events).await?;
-                move_checkpoint(&mut tx, name, to, shard, after, last).await?;
-                place.1 = last;
-            }
+        let rebuilt = lock_slot(&mut tx, name, to).await?;
+        if back_to.is_none_or(|it| it == projection.version()) {
+            fold_rest(&mut tx, projection, to, rebuilt, &live).await?;
         }
         let catalogue = Query::update()
             .table("projections")
             .value("live_slot", to.as_str())
             .value("building_slot", Option::<String>::None)
             .value("building_version", Option::<i32>::None)
-            .value("version", projection.version())
+            .value("version", back_to.unwrap_or(projection.version()))
+            .value("old_version", state.map(|it| it.version))
+            .value("rolled_back_at_us", back_to.map(|_| now.as_micros()))
             .value("changed_at_us", now.as_micros())
             .and_where(Expr::col("name").eq(name))
             .to_owned();
@@ -156,6 +187,21 @@ impl Store {
         make_views(&mut tx, projection, to).await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Whether the tables of a slot are there and have every column that this release reads.
+    pub async fn is_readable(&self, projection: &dyn Projection, slot: Slot) -> Result<bool, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        for table in projection.tables() {
+            match snapshot.rows(table, slot, None, 1).await {
+                Ok(_) => {}
+                Err(StoreError::Database(sqlx::Error::Database(_) | sqlx::Error::ColumnNotFound(_))) => {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// Begins reading one unchanging state of the database.
@@ -189,6 +235,15 @@ impl Store {
         rows.on_conflict(key);
         tx.exec(&rows).await.map(drop)
     }
+}
+
+/// Which slot is to be live.
+struct Switch<'a> {
+    to: Slot,
+    /// The version that made it, where it was live before.
+    back_to: Option<i32>,
+    /// Who may do it, where not everybody may.
+    claim: Option<&'a Claim>,
 }
 
 /// One unchanging state of the database.
@@ -252,6 +307,32 @@ async fn lock_slot(tx: &mut Tx, projection: &str, slot: Slot) -> Result<Vec<(Sha
     rows.iter().map(|row| Ok((shard(row.shard)?, Position(row.position)))).collect()
 }
 
+/// Folds what is left from the places of a locked slot to those of the live one, which is locked too.
+async fn fold_rest(
+    tx: &mut Tx,
+    projection: &'static dyn Projection,
+    slot: Slot,
+    places: Vec<(Shard, Position)>,
+    live: &[(Shard, Position)],
+) -> Result<(), ProjectError> {
+    let name = projection.name();
+    for ((shard, mut after), &(_, target)) in places.into_iter().zip(live) {
+        while after < target {
+            let (events, error) = read_range(tx, shard, after, Some(target), 5_000).await?;
+            let Some(last) = events.last().map(|it| it.position) else {
+                // The live slot may be beyond the log, where somebody has put it there; this one
+                // holds what the log says.
+                let Some(source) = error else { break };
+                return Err(ProjectError::Parked { projection: name, shard, after, source });
+            };
+            fold_into(tx, projection, slot, &events).await?;
+            move_checkpoint(tx, name, slot, shard, after, last).await?;
+            after = last;
+        }
+    }
+    Ok(())
+}
+
 async fn set_building(
     tx: &mut Tx,
     projection: &dyn Projection,
@@ -262,6 +343,7 @@ async fn set_building(
         .table("projections")
         .value("building_slot", slot.map(|it| it.as_str().to_owned()))
         .value("building_version", slot.map(|_| projection.version()))
+        .value("old_version", Option::<i32>::None)
         .value("changed_at_us", now.as_micros())
         .and_where(Expr::col("name").eq(projection.name()))
         .to_owned();

@@ -4,7 +4,11 @@
 //! live one and not beyond; compares the two there; flips; and only then folds on to the end of the log.
 //! So it needs nobody who moves the live slot, and minds nobody who does: a live slot that stands still,
 //! wherever and why ever, can be compared and replaced. A rebuild that was cut off goes on from its
-//! checkpoints.
+//! checkpoints. One process at a time is at it (`claim.rs`); what else operators do with slots is in
+//! `operate.rs`.
+
+mod claim;
+pub mod operate;
 
 mod compare;
 pub mod load;
@@ -15,14 +19,16 @@ use std::sync::{
 };
 
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 
-use self::{compare::compare_table, load::Ranges};
+pub use self::claim::AtIt;
+use self::{compare::compare_table, load::Ranges, operate::Refused};
 use super::chain;
 use crate::{
     clock::Clock,
     id::{Position, Shard},
     projection::{Key, Projection, Table, Value},
-    store::{ProjectError, Slot, Step, Store, StoreError},
+    store::{Claim, ProjectError, Slot, Step, Store, StoreError},
 };
 
 /// Events folded in one transaction.
@@ -64,6 +70,15 @@ pub enum RebuildError {
     /// A proof is under way or was cut off.
     #[error("a proof of {0} is under way or was cut off; run again with --restart if nobody is at it")]
     ProofExists(&'static str),
+    /// Somebody is at it.
+    #[error("{0}")]
+    UnderWay(Box<AtIt>),
+    /// A stop was asked for.
+    #[error("the rebuild of {0} was stopped; it goes on from where it is when it is started again")]
+    Stopped(&'static str),
+    /// What an operator asked for cannot be done.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 /// What a comparison found.
@@ -133,6 +148,15 @@ pub struct Behind {
     pub reason: String,
 }
 
+/// How a rebuild is wished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Forget what an earlier rebuild did that was cut off.
+    pub restart: bool,
+    /// Flip even if the result differs from the live slot, or cannot be compared with it.
+    pub accept: bool,
+}
+
 /// A projection and what is needed to fold it anew.
 #[derive(Debug, Clone)]
 pub struct Rebuild {
@@ -153,43 +177,92 @@ impl std::fmt::Debug for dyn Projection {
 impl Rebuild {
     /// Folds the log into the slot that is not live and makes it the live one. `restart` forgets what
     /// an earlier, cut-off rebuild did; `accept` flips even if the result differs from the live slot, or
-    /// cannot be compared with it.
+    /// cannot be compared with it. While somebody else is at it, that is said instead.
     pub async fn rebuild(
         &self,
         restart: bool,
         accept: bool,
         progress: OnProgress<'_>,
     ) -> Result<Rebuilt, RebuildError> {
+        self.rebuild_until(&CancellationToken::new(), Wish { restart, accept }, progress).await
+    }
+
+    /// The same until `stop` is asked for, which cuts it off between two steps.
+    pub async fn rebuild_until(
+        &self,
+        stop: &CancellationToken,
+        wish: Wish,
+        progress: OnProgress<'_>,
+    ) -> Result<Rebuilt, RebuildError> {
+        let claim = self.claim().await?;
+        self.rebuild_as(&claim, stop, wish, progress).await
+    }
+
+    /// The same by whoever has the claim, which is given back at the end.
+    pub async fn rebuild_as(
+        &self,
+        claim: &Claim,
+        stop: &CancellationToken,
+        wish: Wish,
+        progress: OnProgress<'_>,
+    ) -> Result<Rebuilt, RebuildError> {
+        let built = self.build(claim, stop, wish, progress).await;
+        self.give_back(claim, built.is_ok()).await;
+        built
+    }
+
+    async fn build(
+        &self,
+        claim: &Claim,
+        stop: &CancellationToken,
+        wish: Wish,
+        progress: OnProgress<'_>,
+    ) -> Result<Rebuilt, RebuildError> {
+        let prepared = self.keep(claim, stop, self.prepare(claim, wish, progress)).await?;
+        let Prepared { slot, comparison } = prepared;
+        let (done, heads) = (self.places(slot).await?, self.heads().await?);
+        let flipped = wish.accept || comparison.as_ref().is_none_or(|it| it.differing == 0);
+        let mut behind = Vec::new();
+        if flipped {
+            self.store.flip_as(claim, self.projection, slot, self.clock.now()).await?;
+            let folded = async { Ok(self.catch_up(slot, &done, &heads, progress).await) };
+            // It is live: what a stop leaves is the projector's.
+            behind = self.keep(claim, stop, folded).await.unwrap_or_default();
+        }
+        Ok(Rebuilt { slot, flipped, comparison, behind })
+    }
+
+    /// Everything before the flip.
+    async fn prepare(
+        &self,
+        claim: &Claim,
+        wish: Wish,
+        progress: OnProgress<'_>,
+    ) -> Result<Prepared, RebuildError> {
         let name = self.projection.name();
         let state = self.store.projection_state(name).await?.ok_or(RebuildError::NotThere(name))?;
         let (live, slot) = (state.live, state.live.other());
         let version = self.projection.version();
         let begun = state.building == Some(slot) && state.building_version == Some(version);
-        if restart || !begun || self.is_ahead(slot, live).await? {
+        if wish.restart || !begun || self.is_ahead(slot, live).await? {
             self.store.begin_slot(self.projection, slot, self.clock.now()).await?;
         }
+        let folded: i64 = self.places(slot).await?.iter().map(|it| it.1.0).sum();
+        self.store.begin_rebuild(claim, folded, None).await?;
         self.fold_until(slot, self.places(live).await?, progress).await?;
         self.store.index_slot(self.projection, slot).await?;
-        let comparison = if state.version == version {
-            match self.compare(live, slot, progress).await {
-                Err(error) if accept => {
-                    let error = chain(&error);
-                    tracing::warn!(projection = name, error, "not compared with what is live, as accepted");
-                    None
-                }
-                compared => Some(compared?),
-            }
-        } else {
-            None
-        };
-        let (done, heads) = (self.places(slot).await?, self.heads().await?);
-        let flipped = accept || comparison.as_ref().is_none_or(|it| it.differing == 0);
-        let mut behind = Vec::new();
-        if flipped {
-            self.store.flip(self.projection, slot, self.clock.now()).await?;
-            behind = self.catch_up(slot, &done, &heads, progress).await;
+        if state.version != version {
+            return Ok(Prepared { slot, comparison: None });
         }
-        Ok(Rebuilt { slot, flipped, comparison, behind })
+        let comparison = match self.compare(live, slot, progress).await {
+            Err(error) if wish.accept => {
+                let error = chain(&error);
+                tracing::warn!(projection = name, error, "not compared with what is live, as accepted");
+                None
+            }
+            compared => Some(compared?),
+        };
+        Ok(Prepared { slot, comparison })
     }
 
     /// Compares the live slot with a fresh fold, row by row, at equal places of the log. Nothing waits
@@ -313,6 +386,12 @@ impl Rebuild {
         }
         Err(RebuildError::Contended(name))
     }
+}
+
+/// A slot that is folded, indexed and compared.
+struct Prepared {
+    slot: Slot,
+    comparison: Option<Comparison>,
 }
 
 /// Counts what is folded, for whoever wants to see it.

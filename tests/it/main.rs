@@ -32,6 +32,7 @@ mod project;
 mod reads;
 mod rebuild;
 mod rebuild_load;
+mod rebuild_slots;
 mod receipts;
 mod refused;
 mod rights;

@@ -41,7 +41,7 @@ const ALL_OF_THEM: Replay = Replay {
 };
 
 /// A ledger with the providers `one` and `two`, which nobody calls.
-fn ledger(store: &Store, clock: Arc<dyn Clock>) -> Ledger {
+pub(crate) fn ledger(store: &Store, clock: Arc<dyn Clock>) -> Ledger {
     let routing = Routing::universal(["one", "two"].map(|it| (it.to_owned(), Duration::from_mins(1))));
     let options = LedgerOptions { batch_max: 500, routing, dispatch: None };
     let (ledger, appenders) = Ledger::new(store.clone(), clock, options);
@@ -57,13 +57,13 @@ async fn project(store: &Store) {
     }
 }
 
-fn of(message: &str) -> (MessageId, DeliveryId) {
+pub(crate) fn of(message: &str) -> (MessageId, DeliveryId) {
     let id = MessageId::new(message).unwrap();
     let delivery = DeliveryId::new(&id, "token:t");
     (id, delivery)
 }
 
-async fn push(ledger: &Ledger, id: &str, provider: &str, fields: Value) {
+pub(crate) async fn push(ledger: &Ledger, id: &str, provider: &str, fields: Value) {
     let mut all = json!({
         "notificationType": "PUSH", "push": {"provider": provider, "targets": [{"token": "t"}]},
     });
@@ -71,7 +71,7 @@ async fn push(ledger: &Ledger, id: &str, provider: &str, fields: Value) {
     ledger.accept(vec![incoming(id, &format!("user of {id}"), all)]).await.remove(0).unwrap();
 }
 
-async fn apply(ledger: &Ledger, message: &str, command: Command) {
+pub(crate) async fn apply(ledger: &Ledger, message: &str, command: Command) {
     let (message_id, _) = of(message);
     let shard = ledger.store().home_of(&message_id).await.unwrap().unwrap();
     let entry = Entry { message_id, command, occurred_at: ledger.now(), metadata: Metadata::default() };
@@ -89,7 +89,7 @@ fn refused(class: FailureClass) -> AttemptResult {
     }
 }
 
-fn taken() -> AttemptResult {
+pub(crate) fn taken() -> AttemptResult {
     AttemptResult::Accepted { provider_message_id: None, status: Some(200) }
 }
 
@@ -109,7 +109,7 @@ async fn attempt(ledger: &Ledger, message: &str, attempt: u32, result: AttemptRe
 }
 
 /// All of a status, read in pages of this size.
-async fn listed(
+pub(crate) async fn listed(
     store: &Store,
     status: DeliveryStatus,
     filter: &DeliveryFilter,
