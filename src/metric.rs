@@ -33,6 +33,16 @@ pub const PROJECTED_TOTAL: &str = "notification_ledger_projected_total";
 pub const PROJECTION_LAG_EVENTS: &str = "notification_ledger_projection_lag_events";
 /// Age of the oldest event that a projection has not folded yet. Labels: `projection`.
 pub const PROJECTION_LAG_SECONDS: &str = "notification_ledger_projection_lag_seconds";
+/// 1 while some process rebuilds a projection. Labels: `projection`.
+pub const REBUILD_RUNNING: &str = "notification_ledger_rebuild_running";
+/// Events that the slot which is rebuilt has folded. Labels: `projection`, `shard`.
+pub const REBUILD_FOLDED_EVENTS: &str = "notification_ledger_rebuild_folded_events";
+/// Events that it has to fold. Labels: `projection`, `shard`.
+pub const REBUILD_ALL_EVENTS: &str = "notification_ledger_rebuild_all_events";
+/// Events that a rebuild folds a second. Labels: `projection`.
+pub const REBUILD_EVENTS_PER_SECOND: &str = "notification_ledger_rebuild_events_per_second";
+/// 1 while the live tables are of another version than this release's, and stand still. Labels: `projection`.
+pub const PROJECTION_STANDS_STILL: &str = "notification_ledger_projection_stands_still";
 /// Deliveries whose time has come, up to 100,000. Labels: `provider`, empty while unplanned.
 pub const DELIVERIES_DUE: &str = "notification_ledger_deliveries_due";
 /// Deliveries whose time came more than a minute ago. Labels: `provider`, empty while unplanned.
@@ -68,7 +78,7 @@ pub const HTTP_STREAMS: &str = "notification_ledger_http_streams";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 28] = [
+pub const ALL: [(Kind, &str, Unit, &str); 33] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
     (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log, by ingress."),
     (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content, by ingress."),
@@ -81,6 +91,11 @@ pub const ALL: [(Kind, &str, Unit, &str); 28] = [
     (Kind::Counter, PROJECTED_TOTAL, Unit::Count, "Events folded into the live slot, by projection."),
     (Kind::Gauge, PROJECTION_LAG_EVENTS, Unit::Count, "Events not folded yet, by projection and shard."),
     (Kind::Gauge, PROJECTION_LAG_SECONDS, Unit::Seconds, "Age of the oldest event not folded yet, by projection."),
+    (Kind::Gauge, REBUILD_RUNNING, Unit::Count, "1 while some process rebuilds a projection, by projection."),
+    (Kind::Gauge, REBUILD_FOLDED_EVENTS, Unit::Count, "Events that the rebuilt slot has folded, by projection and shard."),
+    (Kind::Gauge, REBUILD_ALL_EVENTS, Unit::Count, "Events that the rebuilt slot has to fold, by projection and shard."),
+    (Kind::Gauge, REBUILD_EVENTS_PER_SECOND, Unit::Count, "Events that a rebuild folds a second, by projection."),
+    (Kind::Gauge, PROJECTION_STANDS_STILL, Unit::Count, "1 while the live tables are of another version than this release's, by projection."),
     (Kind::Gauge, DELIVERIES_DUE, Unit::Count, "Deliveries whose time has come, by provider."),
     (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago, by provider."),
     (Kind::Counter, DELIVERY_ATTEMPTS_TOTAL, Unit::Count, "Attempts to push that ended, by provider and outcome."),
@@ -259,6 +274,29 @@ pub fn deliveries_due(provider: &str, due: u64, overdue: u64) {
 /// Age of the oldest event that a projection has not folded yet.
 pub fn projection_age(projection: &str, age: Duration) {
     gauge!(PROJECTION_LAG_SECONDS, "projection" => projection.to_owned()).set(age.as_secs_f64());
+}
+
+/// How fast a projection is rebuilt; none where nobody is at it.
+pub fn rebuild(projection: &str, events_per_s: Option<f64>) {
+    let running = if events_per_s.is_some() { 1.0 } else { 0.0 };
+    gauge!(REBUILD_RUNNING, "projection" => projection.to_owned()).set(running);
+    let per_s = events_per_s.unwrap_or_default();
+    gauge!(REBUILD_EVENTS_PER_SECOND, "projection" => projection.to_owned()).set(per_s);
+}
+
+/// How far a projection is rebuilt in one shard.
+pub fn rebuild_place(projection: &str, shard: Shard, folded: i64, all: i64) {
+    let labels = [("projection", projection.to_owned()), ("shard", shard.to_string())];
+    #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    for (name, events) in [(REBUILD_FOLDED_EVENTS, folded), (REBUILD_ALL_EVENTS, all)] {
+        gauge!(name, &labels).set(events as f64);
+    }
+}
+
+/// Whether a projection's live tables stand still because they are of another version.
+pub fn projection_stands_still(projection: &str, is_so: bool) {
+    let value = if is_so { 1.0 } else { 0.0 };
+    gauge!(PROJECTION_STANDS_STILL, "projection" => projection.to_owned()).set(value);
 }
 
 /// One input refused with an answer.

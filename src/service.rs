@@ -37,6 +37,7 @@ use crate::{
         ingest,
         present::Present,
         project::Project,
+        rebuild::background::Rebuilds,
     },
 };
 
@@ -69,7 +70,10 @@ pub async fn open_store(config: &Config, clock: &dyn Clock) -> anyhow::Result<St
         if state.version != projection.version() {
             tracing::warn!(
                 projection = projection.name(),
-                "the tables of {0} are of another version and stand still; run `projections rebuild {0}`",
+                has = state.version,
+                wanted = projection.version(),
+                "the tables of {0} are of another version: they are shown as of where they stand until {0} is rebuilt, \
+                 which a process with the role project does by itself, and `projections rebuild {0}`",
                 projection.name()
             );
         }
@@ -236,7 +240,13 @@ pub async fn start_on(
     }
     let stop = tasks.stop().soft();
     let folded = Wake::default();
+    let rebuilds = Rebuilds::new(ledger.store().clone(), Arc::clone(&clock), tasks.clone());
     if has(Role::Project) {
+        let renew = rebuilds.clone();
+        tasks.spawn_finite("rebuild", async move {
+            renew.renew().await;
+            Ok::<_, BoxError>(())
+        });
         let project = Project::new(ledger.clone(), config.projection.batch_max as u64, folded.clone());
         let run = worker::run(project, ledger.appended(), config.projection.poll, stop.clone());
         tasks.spawn("project", run);
@@ -276,7 +286,7 @@ pub async fn start_on(
         let live = Live::new(config.api.streams_max);
         let announce = Announce::new(ledger.clone(), Arc::clone(&live));
         tasks.spawn("announce", worker::run(announce, folded, LOOK_FOR_NEWS, stop.clone()));
-        let app = App { ledger: ledger.clone(), callers, settings, live, metrics: Some(metrics) };
+        let app = App { ledger: ledger.clone(), callers, settings, live, rebuilds, metrics: Some(metrics) };
         tasks.spawn("api", http::serve(listener, app, stop));
     }
     Ok(Running { api, ledger })

@@ -1,6 +1,11 @@
 //! `projections`: how far they are, rebuilding them, proving them.
 
-use std::{io::IsTerminal as _, pin::pin, sync::Arc};
+use std::{
+    io::IsTerminal as _,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -116,7 +121,7 @@ impl Options {
         let exit = match self.command {
             Command::Status(output) => status(&store, clock.as_ref(), output).await,
             Command::Rebuild { name, restart, accept, output } => {
-                run_rebuild(&rebuild(&name)?, Wish { restart, accept }, output).await
+                run_rebuild(&rebuild(&name)?, Wish { restart, accept, goes_on: false }, output).await
             }
             Command::Rollback { name, accept, output } => roll_back(&rebuild(&name)?, accept, output).await,
             Command::DropOld { name, output } => drop_old(&rebuild(&name)?, output).await,
@@ -366,15 +371,27 @@ fn comparison_json(comparison: &Comparison) -> Json {
     })
 }
 
-/// Progress: a bar on a terminal, a line now and then elsewhere, nothing with `--json`.
+/// Progress: a bar on a terminal, a line every few seconds elsewhere, nothing with `--json`.
 struct Watch {
     bar: ProgressBar,
+    lines: Option<Mutex<Lines>>,
+}
+
+/// How often a line says how far it is where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Progress in lines.
+struct Lines {
+    what: String,
+    told: Instant,
+    /// When it began, and with how many events folded.
+    began: Option<(Instant, u64)>,
 }
 
 impl Watch {
     fn new(what: &str, output: Output) -> Self {
         if output.json {
-            return Self { bar: ProgressBar::hidden() };
+            return Self { bar: ProgressBar::hidden(), lines: None };
         }
         let bar = ProgressBar::new(0);
         let template = "{msg} [{bar:30}] {human_pos}/{human_len} events, {per_sec}, {eta} left";
@@ -382,18 +399,37 @@ impl Watch {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(what.to_owned());
-        if !std::io::stderr().is_terminal() {
-            tracing::info!("{what}");
+        if std::io::stderr().is_terminal() {
+            return Self { bar, lines: None };
         }
-        Self { bar }
+        tracing::info!("{what}");
+        let lines = Lines { what: what.to_owned(), told: Instant::now(), began: None };
+        Self { bar, lines: Some(Mutex::new(lines)) }
     }
 
     fn show(&self, done: u64, all: u64) {
         self.bar.set_length(all);
         self.bar.set_position(done);
+        if let Some(lines) = &self.lines {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).show(done, all);
+        }
     }
 
     fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+impl Lines {
+    fn show(&mut self, done: u64, all: u64) {
+        let (began, from) = *self.began.get_or_insert((Instant::now(), done));
+        if self.told.elapsed() < LINE_EVERY {
+            return;
+        }
+        self.told = Instant::now();
+        let (done_now, took) = (done.saturating_sub(from), began.elapsed().as_millis().max(1));
+        let per_s = u128::from(done_now) * 1000 / took;
+        let left_s = u128::from(all.saturating_sub(done)) / per_s.max(1);
+        tracing::info!("{}: {done} of {all} events, {per_s} events/s, {left_s} s left", self.what);
     }
 }

@@ -38,6 +38,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     id::Cursor,
     ledger::{Ledger, LedgerError, live::Live},
+    worker::rebuild::background::Rebuilds,
 };
 use auth::Callers;
 use problem::{Kind, Problem};
@@ -60,6 +61,8 @@ pub struct App {
     pub settings: Settings,
     /// Who listens to which inbox here.
     pub live: Arc<Live>,
+    /// What rebuilds projections here.
+    pub rebuilds: Rebuilds,
     /// What `/metrics` shows; none where this process has no recorder.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -123,6 +126,11 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(providers::pause))
         .routes(routes!(providers::resume))
         .routes(routes!(projections::status))
+        .routes(routes!(projections::show))
+        .routes(routes!(projections::rebuild))
+        .routes(routes!(projections::abort))
+        .routes(routes!(projections::roll_back))
+        .routes(routes!(projections::drop_old))
         .routes(routes!(quarantine::list))
         .routes(routes!(quarantine::show))
         .routes(routes!(quarantine::retry))

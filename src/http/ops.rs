@@ -76,11 +76,21 @@ pub(super) async fn metrics(_: Caller<Metrics>, State(app): State<Arc<App>>) -> 
         let detail = "this process records no metrics";
         return Err(Problem::new(Kind::UnknownRoute, detail, "ask a process that serves"));
     };
-    let status = app.ledger.store().projection_status(app.ledger.now());
+    let now = app.ledger.now();
+    let status = app.ledger.store().projection_status(now);
     if let Ok(Ok(status)) = timeout(PATIENCE, status).await {
         for projection in status {
             let lag = projection.shards.iter().map(|it| it.lag).max().unwrap_or_default();
             metric::projection_age(&projection.name, lag);
+            let name = &projection.name;
+            let ours = crate::projection::by_name(name).map(|it| it.version());
+            metric::projection_stands_still(name, ours.is_some_and(|it| it != projection.version));
+            let is_at_it = projection.rebuild.builder.as_ref().is_some_and(|it| !it.is_stale(now));
+            let pace = projection.pace(now).filter(|_| is_at_it);
+            metric::rebuild(name, pace.map(|it| it.events_per_s));
+            for it in &projection.building_shards {
+                metric::rebuild_place(name, it.shard, it.position.0, it.head.0);
+            }
         }
     }
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

@@ -67,6 +67,12 @@ pub enum Kind {
     DeliveryExpired,
     /// No provider of this name is configured.
     UnknownProvider,
+    /// There is no such projection.
+    UnknownProjection,
+    /// Somebody rebuilds the projection.
+    RebuildUnderWay,
+    /// The slot that is not live cannot be used so.
+    SlotRefused,
     /// The input is no message of the contract.
     InvalidMessage,
     /// The input is no registration of a device.
@@ -156,7 +162,7 @@ pub(super) struct Body<'a> {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -172,6 +178,9 @@ impl Kind {
         Self::DeliveryUnderWay,
         Self::DeliveryExpired,
         Self::UnknownProvider,
+        Self::UnknownProjection,
+        Self::RebuildUnderWay,
+        Self::SlotRefused,
         Self::InvalidMessage,
         Self::InvalidDevice,
         Self::Conflict,
@@ -203,6 +212,9 @@ impl Kind {
             Self::DeliveryUnderWay => "delivery-under-way",
             Self::DeliveryExpired => "delivery-expired",
             Self::UnknownProvider => "unknown-provider",
+            Self::UnknownProjection => "unknown-projection",
+            Self::RebuildUnderWay => "rebuild-under-way",
+            Self::SlotRefused => "slot-refused",
             Self::InvalidMessage => "invalid-message",
             Self::InvalidDevice => "invalid-device",
             Self::Conflict => "conflict",
@@ -238,6 +250,9 @@ impl Kind {
             Self::DeliveryUnderWay => "The delivery is not waiting for this",
             Self::DeliveryExpired => "The message has expired",
             Self::UnknownProvider => "There is no such provider",
+            Self::UnknownProjection => "There is no such projection",
+            Self::RebuildUnderWay => "Somebody rebuilds the projection",
+            Self::SlotRefused => "The slot cannot be used so",
             Self::InvalidMessage => "The input is no message",
             Self::InvalidDevice => "The input is no device",
             Self::Conflict => "The message id is taken by other content",
@@ -262,10 +277,13 @@ impl Kind {
             | Self::UnknownDevice
             | Self::UnknownInput
             | Self::UnknownDelivery
-            | Self::UnknownProvider => StatusCode::NOT_FOUND,
+            | Self::UnknownProvider
+            | Self::UnknownProjection => StatusCode::NOT_FOUND,
             Self::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::InvalidMessage | Self::InvalidDevice => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict
+            | Self::RebuildUnderWay
+            | Self::SlotRefused
             | Self::AlreadyDecided
             | Self::DeliveryAccepted
             | Self::DeliveryUnderWay

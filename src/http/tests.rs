@@ -12,6 +12,7 @@ mod live;
 mod messages;
 mod openapi;
 mod ops;
+mod projections;
 mod providers;
 mod quarantine;
 mod receipts;
@@ -40,7 +41,9 @@ use crate::{
     projection::ALL,
     routing::Routing,
     store::{DbOptions, NewLedger, Slot, Step, Store},
+    supervisor::Supervisor,
     telemetry,
+    worker::rebuild::background::Rebuilds,
 };
 
 /// A ledger with its API, on a file that goes away with it.
@@ -48,6 +51,7 @@ struct Fixture {
     router: Router,
     ledger: Ledger,
     live: Arc<Live>,
+    rebuilds: Rebuilds,
     clock: Arc<ManualClock>,
     _folder: TempDir,
 }
@@ -105,9 +109,19 @@ impl Fixture {
         let metrics = telemetry::metrics().ok();
         let callers = callers.with_issued(Arc::new(Issued::new(ledger.store().clone())));
         let live = Live::new(10);
-        let app = App { ledger: ledger.clone(), callers, settings, live: Arc::clone(&live), metrics };
+        let supervisor = Supervisor::new(Duration::from_secs(5));
+        let tasks = supervisor.tasks().clone();
+        let rebuilds = Rebuilds::new(ledger.store().clone(), clock.clone(), tasks);
+        let app = App {
+            ledger: ledger.clone(),
+            callers,
+            settings,
+            live: Arc::clone(&live),
+            rebuilds: rebuilds.clone(),
+            metrics,
+        };
         let router = router(app);
-        Self { router, ledger, live, clock, _folder: folder }
+        Self { router, ledger, live, rebuilds, clock, _folder: folder }
     }
 
     /// Folds everything into every projection.

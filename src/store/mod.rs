@@ -58,7 +58,7 @@ pub use rebuilds::{Builder, Claim, RebuildState, STALE_AFTER};
 pub use redeliveries::Redeliveries;
 pub use scratch::{Scratch, ScratchError};
 pub use slots::Snapshot;
-pub use status::{ProjectionStatus, ShardStatus};
+pub use status::{Pace, ProjectionStatus, ShardStatus};
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]

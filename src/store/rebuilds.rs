@@ -146,29 +146,27 @@ impl Store {
         self.db.exec(&statement).await.map(drop)
     }
 
-    /// Gives the claim back. With a `result`, the rebuild is over; without one it was cut off, and whether a
-    /// service goes on with it stays as it was.
-    pub async fn release_rebuild(&self, claim: &Claim, result: Option<&str>) -> Result<(), StoreError> {
+    /// Gives the claim back. `is_over`: no service is to go on with the rebuild by itself; else that stays as it
+    /// was. With a `result`, that is what is shown as the last one from now on.
+    pub async fn release_rebuild(
+        &self,
+        claim: &Claim,
+        is_over: bool,
+        result: Option<&str>,
+    ) -> Result<(), StoreError> {
         let mut statement = claim.update();
         statement
             .value("building_by", Option::<String>::None)
             .value("building_since_us", Option::<i64>::None)
             .value("building_seen_us", Option::<i64>::None)
             .value("building_from_events", Option::<i64>::None);
+        if is_over {
+            statement.value("building_goes_on", Option::<i32>::None);
+        }
         if let Some(result) = result {
-            statement.value("building_goes_on", Option::<i32>::None).value("last_result", result);
+            statement.value("last_result", result);
         }
         self.db.exec(&statement).await.map(drop)
-    }
-
-    /// Gives back a claim that was taken for something else than a rebuild. `ends`: no service is to go on
-    /// with a rebuild that was cut off.
-    pub async fn release_claim(&self, claim: &Claim, ends: bool) -> Result<(), StoreError> {
-        if ends {
-            let statement = claim.update().value("building_goes_on", Option::<i32>::None).to_owned();
-            self.db.exec(&statement).await?;
-        }
-        self.release_rebuild(claim, None).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Checkpoint, ProjectionState, Slot, Store, StoreError};
+use super::{Checkpoint, ProjectionState, RebuildState, Slot, Store, StoreError};
 use crate::{
     clock::Timestamp,
     id::{Position, Shard},
@@ -25,6 +25,49 @@ pub struct ProjectionStatus {
     pub building_shards: Vec<ShardStatus>,
     /// The slot that was live before, shard by shard, as long as it is kept.
     pub old_shards: Vec<ShardStatus>,
+    /// Who rebuilds it, and how that ended last.
+    pub rebuild: RebuildState,
+}
+
+/// How far a rebuild is, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Events folded.
+    pub done_events: i64,
+    /// Events in the log.
+    pub all_events: i64,
+    /// How much of them that is.
+    pub percent: f64,
+    /// Events a second since it was begun or gone on with; 0 where nobody is at it.
+    pub events_per_s: f64,
+    /// How long it takes at that pace, where there is one.
+    pub left_s: Option<f64>,
+}
+
+impl ProjectionStatus {
+    /// How far the rebuild is, if there is one.
+    #[must_use]
+    pub fn pace(&self, now: Timestamp) -> Option<Pace> {
+        self.building?;
+        let done = self.building_shards.iter().map(|it| it.position.0).sum();
+        let all = self.building_shards.iter().map(|it| it.head.0).sum();
+        let builder = self.rebuild.builder.as_ref().filter(|it| !it.is_stale(now));
+        Some(Pace::of(done, all, builder.map(|it| (it.from_events, now.since(it.since)))))
+    }
+}
+
+impl Pace {
+    /// From what is done of all, and from how many events on it was begun how long ago.
+    #[allow(clippy::cast_precision_loss, reason = "figures for people")]
+    fn of(done: i64, all: i64, begun: Option<(i64, Duration)>) -> Self {
+        let events_per_s = begun.map_or(0.0, |(from, took)| {
+            let took_s = took.as_secs_f64();
+            if took_s > 0.0 { done.saturating_sub(from).max(0) as f64 / took_s } else { 0.0 }
+        });
+        let left_s = (events_per_s > 0.0).then(|| (all - done).max(0) as f64 / events_per_s);
+        let percent = if all > 0 { 100.0 * done as f64 / all as f64 } else { 100.0 };
+        Self { done_events: done, all_events: all, percent, events_per_s, left_s }
+    }
 }
 
 /// How far one slot has folded one shard.
@@ -50,6 +93,7 @@ impl Store {
     pub async fn projection_status(&self, now: Timestamp) -> Result<Vec<ProjectionStatus>, StoreError> {
         let states = self.projection_states().await?;
         let checkpoints = self.checkpoints().await?;
+        let mut rebuilds = self.rebuild_states().await?;
         let mut projections = Vec::with_capacity(states.len());
         for ProjectionState { name, version, live, building, .. } in states {
             let of = |slot| {
@@ -60,7 +104,9 @@ impl Store {
             let building_shards = self.shard_status(of(building), now).await?;
             let old = building.is_none().then(|| live.other());
             let old_shards = self.shard_status(of(old), now).await?;
+            let rebuild = rebuilds.iter_mut().find(|it| it.0 == name).map(|it| std::mem::take(&mut it.1));
             projections.push(ProjectionStatus {
+                rebuild: rebuild.unwrap_or_default(),
                 name,
                 version,
                 live,
@@ -86,5 +132,28 @@ impl Store {
             status.push(ShardStatus { shard, position, head, lag_events, lag, parked });
         }
         Ok(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_counts_what_was_done_since_it_was_begun() {
+        let begun = Some((1_000, Duration::from_secs(10)));
+        let pace = Pace::of(3_000, 10_000, begun);
+        let expected = Pace {
+            done_events: 3_000,
+            all_events: 10_000,
+            percent: 30.0,
+            events_per_s: 200.0,
+            left_s: Some(35.0),
+        };
+        assert_eq!(pace, expected);
+        let idle = Pace::of(3_000, 10_000, None);
+        assert_eq!((idle.events_per_s, idle.left_s), (0.0, None));
+        let at_once = Pace::of(0, 0, Some((0, Duration::ZERO)));
+        assert_eq!((at_once.percent, at_once.left_s), (100.0, None));
     }
 }

@@ -5,13 +5,14 @@
 //! So it needs nobody who moves the live slot, and minds nobody who does: a live slot that stands still,
 //! wherever and why ever, can be compared and replaced. A rebuild that was cut off goes on from its
 //! checkpoints. One process at a time is at it (`claim.rs`); what else operators do with slots is in
-//! `operate.rs`.
+//! `operate.rs`, and what a service does of it by itself in `background.rs`.
 
+pub mod background;
 mod claim;
-pub mod operate;
-
 mod compare;
 pub mod load;
+pub mod operate;
+mod report;
 
 use std::sync::{
     Arc,
@@ -22,7 +23,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 pub use self::claim::AtIt;
-use self::{compare::compare_table, load::Ranges, operate::Refused};
+use self::{compare::compare_table, load::Ranges, operate::Refused, report::report};
 use super::chain;
 use crate::{
     clock::Clock,
@@ -155,6 +156,8 @@ pub struct Wish {
     pub restart: bool,
     /// Flip even if the result differs from the live slot, or cannot be compared with it.
     pub accept: bool,
+    /// A service goes on with it by itself at its next start, if it is cut off.
+    pub goes_on: bool,
 }
 
 /// A projection and what is needed to fold it anew.
@@ -184,7 +187,8 @@ impl Rebuild {
         accept: bool,
         progress: OnProgress<'_>,
     ) -> Result<Rebuilt, RebuildError> {
-        self.rebuild_until(&CancellationToken::new(), Wish { restart, accept }, progress).await
+        self.rebuild_until(&CancellationToken::new(), Wish { restart, accept, goes_on: false }, progress)
+            .await
     }
 
     /// The same until `stop` is asked for, which cuts it off between two steps.
@@ -207,7 +211,8 @@ impl Rebuild {
         progress: OnProgress<'_>,
     ) -> Result<Rebuilt, RebuildError> {
         let built = self.build(claim, stop, wish, progress).await;
-        self.give_back(claim, built.is_ok()).await;
+        let result = report(&built, self.clock.now()).map(|it| it.to_string());
+        self.give_back(claim, built.is_ok(), result.as_deref()).await;
         built
     }
 
@@ -248,7 +253,7 @@ impl Rebuild {
             self.store.begin_slot(self.projection, slot, self.clock.now()).await?;
         }
         let folded: i64 = self.places(slot).await?.iter().map(|it| it.1.0).sum();
-        self.store.begin_rebuild(claim, folded, None).await?;
+        self.store.begin_rebuild(claim, folded, wish.goes_on.then_some(wish.accept)).await?;
         self.fold_until(slot, self.places(live).await?, progress).await?;
         self.store.index_slot(self.projection, slot).await?;
         if state.version != version {

@@ -7,17 +7,20 @@ use notification_ledger::{
     projection::{self, deliveries::DeliveryStatus},
     store::{Claim, DeliveryFilter, Mode, ProjectError, Slot, Store},
     stream::{Able, Command, Failover},
+    supervisor::Supervisor,
     wake::Wake,
     worker::{
         Progress, Worker,
         project::Project,
         rebuild::{
-            Rebuild, RebuildError,
+            Rebuild, RebuildError, Wish,
+            background::Rebuilds,
             operate::{Aborted, Refused, RolledBack},
         },
     },
 };
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     operate,
@@ -107,7 +110,7 @@ for_each_database! {
         assert!(!store.renew_rebuild(&first, clock.now()).await.unwrap());
         let woken = store.flip_as(&first, inbox.projection, Slot::B, clock.now()).await;
         assert!(matches!(woken, Err(ProjectError::Taken("inbox"))), "{woken:?}");
-        store.release_claim(&second, false).await.unwrap();
+        store.release_rebuild(&second, false, None).await.unwrap();
         let begun = std::sync::Mutex::new(None);
         let note = |done: u64, _: u64| { begun.lock().unwrap().get_or_insert(done); };
         assert!(inbox.rebuild(false, false, &note).await.unwrap().flipped);
@@ -172,6 +175,60 @@ for_each_database! {
         it.close().await;
     }
 
+    /// Tables of an older version are rebuilt by themselves when services start: by one of two, while the old ones
+    /// are read; and once they are gone back to, they stay until the next start.
+    async fn a_newer_version_is_rebuilt_at_a_start_by_one_process(db: TestDb) {
+        let clock = manual_clock();
+        let it = TestLedger::on(open_store(&db, 2).await, clock.clone());
+        fill(&it, 0..40).await;
+        let store = it.ledger.store();
+        let inbox = rebuild(store, "inbox", &clock);
+        change(store, "update projections set version = version - 1 where name = 'inbox'").await;
+        let supervisors = [0, 1].map(|_| Supervisor::new(Duration::from_secs(5)));
+        let services = supervisors.each_ref().map(|it| {
+            Rebuilds::new(store.clone(), clock.clone(), it.tasks().clone())
+        });
+        let done = tokio::join!(services[0].renew(), services[1].renew());
+        assert_eq!([done.0, done.1].concat(), ["inbox"], "one of them did it");
+        assert_eq!(live(&inbox).await, (Slot::B, inbox.projection.version()));
+        expect_equal(&inbox, 40).await;
+        assert_eq!(services[0].renew().await, Vec::<&str>::new(), "nothing is left to do");
+
+        // Another process died in the middle of it: it is waited for, and then gone on with.
+        change(store, "update projections set version = version - 1 where name = 'messages'").await;
+        let messages = rebuild(store, "messages", &clock);
+        let (_, folded) = half_a_rebuild(&messages).await;
+        assert!(folded >= 5);
+        let waits = async {
+            tokio::task::yield_now().await;
+            clock.advance(Duration::from_secs(31));
+        };
+        assert_eq!(tokio::join!(services[1].renew(), waits).0, ["messages"]);
+        expect_equal(&messages, 40).await;
+        it.close().await;
+    }
+
+    /// A soft stop cuts a rebuild off, and the next start goes on with it.
+    async fn a_rebuild_that_was_stopped_goes_on_at_the_next_start(db: TestDb) {
+        let clock = manual_clock();
+        let it = TestLedger::on(open_store(&db, 1).await, clock.clone());
+        fill(&it, 0..20).await;
+        let store = it.ledger.store();
+        let inbox = rebuild(store, "inbox", &clock);
+        let stop = CancellationToken::new();
+        let wish = Wish { goes_on: true, ..Wish::default() };
+        let cut_off = inbox.rebuild_until(&stop, wish, &|_, _| stop.cancel()).await;
+        assert!(matches!(cut_off, Err(RebuildError::Stopped("inbox"))), "{cut_off:?}");
+        assert_eq!(live(&inbox).await.0, Slot::A);
+        assert_eq!(inbox.at_it().await.unwrap(), None, "it gave way at once");
+        let supervisor = Supervisor::new(Duration::from_secs(5));
+        let next = Rebuilds::new(store.clone(), clock.clone(), supervisor.tasks().clone());
+        assert_eq!(next.renew().await, ["inbox"]);
+        assert_eq!(live(&inbox).await.0, Slot::B);
+        expect_equal(&inbox, 20).await;
+        it.close().await;
+    }
+
     /// Giving up stops whoever is at it and leaves nothing behind; a slot that was built and not made live is no
     /// old one.
     async fn a_rebuild_is_aborted(db: TestDb) {
@@ -212,7 +269,7 @@ for_each_database! {
         let deliveries = rebuild(&store, "deliveries", &clock);
         project_all(&store, deliveries.projection, Slot::A, 500).await;
         let (claim, _) = half_a_rebuild(&deliveries).await;
-        store.release_claim(&claim, false).await.unwrap();
+        store.release_rebuild(&claim, false, None).await.unwrap();
         operate::start(&ledger, "m-2").await;
         project_all(&store, deliveries.projection, Slot::A, 500).await;
 

@@ -41,7 +41,7 @@ const PLACEHOLDERS: [&str; 2] =
 const STRANGE: &str = "nobodyKnowsThis";
 
 /// What the schemas of bodies describe, and where in the examples of an operation that stands.
-const BODIES: [(&str, &str, &str); 16] = [
+const BODIES: [(&str, &str, &str); 18] = [
     ("sendMessages", "Message", ""),
     ("sendMessages", "Message", "/0"),
     ("sendMessages", "Messages", ""),
@@ -56,6 +56,8 @@ const BODIES: [(&str, &str, &str); 16] = [
     ("cancelDelivery", "CancelWish", ""),
     ("pauseProvider", "ControlWish", ""),
     ("resumeProvider", "ControlWish", ""),
+    ("rebuildProjection", "RebuildWish", ""),
+    ("rollBackProjection", "RollbackWish", ""),
     ("retryQuarantined", "DecisionNote", ""),
     ("discardQuarantined", "DecisionNote", ""),
 ];
@@ -321,6 +323,14 @@ impl Story {
         {
             self.tell(operation, name, json!({}), None).await;
         }
+        let inbox = json!({ "name": "inbox" });
+        self.tell("showProjection", "one", inbox.clone(), None).await;
+        let wish = Some(json!({ "restart": false, "accept": false }));
+        self.tell("rebuildProjection", "begun", inbox.clone(), wish).await;
+        self.it.rebuilt().await;
+        self.tell("rollBackProjection", "back", inbox.clone(), Some(json!({ "accept": false }))).await;
+        self.tell("dropOldSlot", "dropped", inbox.clone(), None).await;
+        self.tell("abortRebuild", "nothing to do", inbox, None).await;
         let answer = self.ask("showMetrics", &json!({}), None).await;
         let text = String::from_utf8(answer.body).unwrap();
         let line = text.lines().find(|it| it.starts_with("# TYPE notification_ledger_http_streams")).unwrap();

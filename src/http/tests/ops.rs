@@ -99,6 +99,7 @@ async fn panics_and_slow_requests_end_as_problems() {
         callers: Callers::default(),
         settings,
         live: Arc::clone(&it.live),
+        rebuilds: it.rebuilds.clone(),
         metrics: None,
     });
     let router = Router::new()

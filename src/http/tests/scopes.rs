@@ -33,7 +33,7 @@ pub(super) enum Asks {
 use Asks::{A, Nothing, User};
 
 /// Every route, and what it asks.
-pub(super) const ROUTES: [(Method, &str, Asks); 35] = [
+pub(super) const ROUTES: [(Method, &str, Asks); 40] = [
     (Method::POST, "/v1/messages", A(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/{message}", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/messages", A(Scope::MessagesRead)),
@@ -61,6 +61,11 @@ pub(super) const ROUTES: [(Method, &str, Asks); 35] = [
     (Method::POST, "/v1/providers/{name}/pause", A(Scope::Providers)),
     (Method::POST, "/v1/providers/{name}/resume", A(Scope::Providers)),
     (Method::GET, "/v1/projections", A(Scope::Projections)),
+    (Method::GET, "/v1/projections/{name}", A(Scope::Projections)),
+    (Method::POST, "/v1/projections/{name}/rebuild", A(Scope::Projections)),
+    (Method::POST, "/v1/projections/{name}/abort", A(Scope::Projections)),
+    (Method::POST, "/v1/projections/{name}/rollback", A(Scope::Projections)),
+    (Method::POST, "/v1/projections/{name}/drop-old", A(Scope::Projections)),
     (Method::GET, "/v1/quarantine", A(Scope::Quarantine)),
     (Method::GET, "/v1/quarantine/{id}", A(Scope::Quarantine)),
     (Method::POST, "/v1/quarantine/{id}/retry", A(Scope::Quarantine)),

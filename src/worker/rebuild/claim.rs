@@ -137,8 +137,8 @@ impl Rebuild {
     }
 
     /// Gives the claim back; where that fails it runs out by itself.
-    pub(super) async fn give_back(&self, claim: &Claim, is_over: bool) {
-        if let Err(error) = self.store.release_claim(claim, is_over).await {
+    pub(super) async fn give_back(&self, claim: &Claim, is_over: bool, result: Option<&str>) {
+        if let Err(error) = self.store.release_rebuild(claim, is_over, result).await {
             tracing::warn!(
                 projection = claim.projection(),
                 %error,

@@ -113,7 +113,7 @@ impl Rebuild {
             }
             Err(error) => Err(error),
         };
-        self.give_back(&claim, false).await;
+        self.give_back(&claim, false, None).await;
         done
     }
 
@@ -158,7 +158,7 @@ impl Rebuild {
     pub async fn drop_old(&self) -> Result<Option<Slot>, RebuildError> {
         let claim = self.claim().await?;
         let done = self.drop_old_as().await;
-        self.give_back(&claim, false).await;
+        self.give_back(&claim, false, None).await;
         done
     }
 
@@ -182,7 +182,7 @@ impl Rebuild {
         let by = more.builder.filter(|it| !it.is_stale(now)).map(|it| it.by);
         let claim = self.seize().await?;
         let done = self.drop_building(by).await;
-        self.give_back(&claim, true).await;
+        self.give_back(&claim, true, None).await;
         done
     }
 
