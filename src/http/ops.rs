@@ -17,7 +17,10 @@ use super::{
     auth::{Caller, Metrics},
     problem::{Kind, Problem},
 };
-use crate::metric;
+use crate::{
+    metric,
+    projection::{self, Projection},
+};
 
 /// How long the database may take to show that it answers.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -52,9 +55,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, 
         Problem::new(Kind::Unavailable, detail, "send requests to another process for now").retry_after(1)
     };
     match timeout(PATIENCE, states).await {
-        Ok(Ok(states))
-            if crate::projection::ALL.iter().all(|it| states.iter().any(|s| s.name == it.name())) =>
-        {
+        Ok(Ok(states)) if projection::ALL.iter().all(|it| states.iter().any(|s| s.name == it.name())) => {
             Ok(Json(Health { status: "ready" }))
         }
         Ok(Ok(_)) => Err(not_ready("the projections are not there yet")),
@@ -79,16 +80,16 @@ pub(super) async fn metrics(_: Caller<Metrics>, State(app): State<Arc<App>>) -> 
     let now = app.ledger.now();
     let status = app.ledger.store().projection_status(now);
     if let Ok(Ok(status)) = timeout(PATIENCE, status).await {
-        for projection in status {
-            let lag = projection.shards.iter().map(|it| it.lag).max().unwrap_or_default();
-            metric::projection_age(&projection.name, lag);
-            let name = &projection.name;
-            let ours = crate::projection::by_name(name).map(|it| it.version());
-            metric::projection_stands_still(name, ours.is_some_and(|it| it != projection.version));
-            let is_at_it = projection.rebuild.builder.as_ref().is_some_and(|it| !it.is_stale(now));
-            let pace = projection.pace(now).filter(|_| is_at_it);
+        for state in status {
+            let lag = state.shards.iter().map(|it| it.lag).max().unwrap_or_default();
+            metric::projection_age(&state.name, lag);
+            let name = &state.name;
+            let ours = projection::by_name(name).map(Projection::version);
+            metric::projection_stands_still(name, ours.is_some_and(|it| it != state.version));
+            let is_at_it = state.rebuild.builder.as_ref().is_some_and(|it| !it.is_stale(now));
+            let pace = state.pace(now).filter(|_| is_at_it);
             metric::rebuild(name, pace.map(|it| it.events_per_s));
-            for it in &projection.building_shards {
+            for it in &state.building_shards {
                 metric::rebuild_place(name, it.shard, it.position.0, it.head.0);
             }
         }

@@ -279,7 +279,7 @@ async fn one(app: &App, projection: &dyn Projection) -> Result<Status, Problem> 
 impl Status {
     fn new(it: ProjectionStatus, now: Timestamp) -> Self {
         let places = |shards: Vec<ShardStatus>| shards.into_iter().map(Place::from).collect::<Vec<_>>();
-        let wanted_version = projection::by_name(&it.name).map(|it| it.version());
+        let wanted_version = projection::by_name(&it.name).map(Projection::version);
         let pace = it.pace(now);
         let builder = it.rebuild.builder.filter(|it| !it.is_stale(now));
         let rebuilding = it.building.zip(pace).map(|(slot, pace)| Rebuilding {

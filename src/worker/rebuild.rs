@@ -210,7 +210,8 @@ impl Rebuild {
         wish: Wish,
         progress: OnProgress<'_>,
     ) -> Result<Rebuilt, RebuildError> {
-        let built = self.build(claim, stop, wish, progress).await;
+        // It is large, and whoever waits for it need not be.
+        let built = Box::pin(self.build(claim, stop, wish, progress)).await;
         let result = report(&built, self.clock.now()).map(|it| it.to_string());
         self.give_back(claim, built.is_ok(), result.as_deref()).await;
         built
@@ -223,7 +224,7 @@ impl Rebuild {
         wish: Wish,
         progress: OnProgress<'_>,
     ) -> Result<Rebuilt, RebuildError> {
-        let prepared = self.keep(claim, stop, self.prepare(claim, wish, progress)).await?;
+        let prepared = Box::pin(self.keep(claim, stop, self.prepare(claim, wish, progress))).await?;
         let Prepared { slot, comparison } = prepared;
         let (done, heads) = (self.places(slot).await?, self.heads().await?);
         let flipped = wish.accept || comparison.as_ref().is_none_or(|it| it.differing == 0);
@@ -314,7 +315,7 @@ impl Rebuild {
         targets: Vec<(Shard, Position)>,
         progress: OnProgress<'_>,
     ) -> Result<(), RebuildError> {
-        self.load(slot, targets, Ranges::default(), progress).await
+        Box::pin(self.load(slot, targets, Ranges::default(), progress)).await
     }
 
     /// Folds a slot that is live by now on to the end of the log, beside any projector; answers with the

@@ -103,12 +103,16 @@ impl Rebuild {
     /// taken as it stands, if that is accepted. Done twice it is done once.
     pub async fn rollback(&self, accept: bool, progress: OnProgress<'_>) -> Result<RolledBack, RebuildError> {
         let claim = self.claim().await?;
-        let done = self.keep(&claim, &CancellationToken::new(), self.prepare_back(accept, progress)).await;
+        let never = CancellationToken::new();
+        let prepared = self.keep(&claim, &never, self.prepare_back(accept, progress));
+        // It is large, and whoever waits for it need not be.
+        let done = Box::pin(prepared).await;
         let done = match done {
             Ok(Back::Before(slot, at)) => Ok(RolledBack::Before { slot, at }),
             Ok(Back::To { slot, version, stands_behind }) => {
                 let now = self.clock.now();
-                let flipped = self.store.flip_back(&claim, self.projection, (slot, version), now).await;
+                let flip = self.store.flip_back(&claim, self.projection, (slot, version), now);
+                let flipped = Box::pin(flip).await;
                 flipped.map(|()| RolledBack::Now { slot, stands_behind }).map_err(RebuildError::from)
             }
             Err(error) => Err(error),
