@@ -342,7 +342,7 @@ struct OneOfMany {
     params(MarkManyPath),
     request_body = Which,
     responses((status = OK, body = MarkedMany, description = "They are so now")),
-    extensions(("x-problems" = json!([Kind::UnknownRoute]))),
+    extensions(("x-problems" = json!([Kind::UnknownRoute, Kind::ProjectionBehind]))),
     security(("apiKey" = ["inbox:write"])),
 )]
 pub(super) async fn mark_many(
