@@ -344,21 +344,12 @@ fn shown(value: &Value) -> String {
 }
 
 fn comparison_json(comparison: &Comparison) -> Json {
-    let value = |value: &Value| match value {
-        Value::Null => Json::Null,
-        Value::Int(number) => json!(number),
-        Value::Text(text) => json!(text),
-    };
-    let difference = |it: &Difference| {
-        let key: Vec<_> = it.key.iter().map(value).collect();
-        match &it.what {
-            What::Missing => json!({ "table": it.table, "key": key, "what": "missing" }),
-            What::Extra => json!({ "table": it.table, "key": key, "what": "extra" }),
-            What::Column { name, live, fresh } => json!({
-                "table": it.table, "key": key, "what": "column",
-                "column": name, "live": value(live), "fresh": value(fresh),
-            }),
-        }
+    let difference = |Difference { table, key, what }: &Difference| match what {
+        What::Missing => json!({ "table": table, "key": key, "what": "missing" }),
+        What::Extra => json!({ "table": table, "key": key, "what": "extra" }),
+        What::Column { name, live, fresh } => json!({
+            "table": table, "key": key, "what": "column", "column": name, "live": live, "fresh": fresh,
+        }),
     };
     let places = comparison.places.iter().zip(&comparison.heads);
     let place = |(place, head): (&(Shard, Position), &(Shard, Position))| json!({ "shard": place.0, "position": place.1, "head": head.1 });

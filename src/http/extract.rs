@@ -11,6 +11,7 @@ use axum::{
     http::request::Parts,
 };
 use futures_util::future::OptionFuture;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use utoipa::IntoParams;
 
@@ -159,25 +160,10 @@ impl<S: Sync> FromRequestParts<S> for IfPosition {
 
 /// The first parameter of a query whose bytes are not UTF-8, which would be read as another text.
 fn not_text(query: &str) -> Option<String> {
-    let wrong = query.split('&').find(|pair| std::str::from_utf8(&percent_decoded(pair)).is_err())?;
+    let wrong = query.split('&').find(|pair| percent_decode_str(pair).decode_utf8().is_err())?;
     let name = wrong.split('=').next().unwrap_or_default();
-    let name = String::from_utf8_lossy(&percent_decoded(name)).into_owned();
+    let name = percent_decode_str(name).decode_utf8_lossy();
     Some(name.chars().take(NAME_MAX).collect())
-}
-
-/// The bytes that a text stands for; what is no escape stays as it is.
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let digit = |at: usize| text.as_bytes().get(at).and_then(|it| char::from(*it).to_digit(16));
-    let (mut bytes, mut at) = (Vec::with_capacity(text.len()), 0);
-    while let Some(&byte) = text.as_bytes().get(at) {
-        let escaped = match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => u8::try_from(high * 16 + low).ok(),
-            _ => None,
-        };
-        bytes.push(escaped.unwrap_or(byte));
-        at += if escaped.is_some() { 3 } else { 1 };
-    }
-    bytes
 }
 
 /// A value that is written as text, where it is given; null is as good as nothing.

@@ -86,8 +86,7 @@ pub(super) async fn metrics(_: Caller<Metrics>, State(app): State<Arc<App>>) -> 
             let name = &state.name;
             let ours = projection::by_name(name).map(Projection::version);
             metric::projection_stands_still(name, ours.is_some_and(|it| it != state.version));
-            let is_at_it = state.rebuild.builder.as_ref().is_some_and(|it| !it.is_stale(now));
-            let pace = state.pace(now).filter(|_| is_at_it);
+            let pace = state.pace(now).filter(|_| state.rebuild.at_it(now).is_some());
             metric::rebuild(name, pace.map(|it| it.events_per_s));
             for it in &state.building_shards {
                 metric::rebuild_place(name, it.shard, it.position.0, it.head.0);

@@ -281,7 +281,7 @@ impl Status {
         let places = |shards: Vec<ShardStatus>| shards.into_iter().map(Place::from).collect::<Vec<_>>();
         let wanted_version = projection::by_name(&it.name).map(Projection::version);
         let pace = it.pace(now);
-        let builder = it.rebuild.builder.filter(|it| !it.is_stale(now));
+        let builder = it.rebuild.at_it(now);
         let rebuilding = it.building.zip(pace).map(|(slot, pace)| Rebuilding {
             slot: slot.as_str(),
             shards: places(it.building_shards),
@@ -290,9 +290,9 @@ impl Status {
             percent: pace.percent,
             events_per_second: pace.events_per_s,
             left_seconds: pace.left_s,
-            since: builder.as_ref().map(|it| it.since),
-            seen: builder.as_ref().map(|it| it.seen),
-            by: builder.map(|it| it.by),
+            since: builder.map(|it| it.since),
+            seen: builder.map(|it| it.seen),
+            by: builder.map(|it| it.by.clone()),
         });
         let old = (!it.old_shards.is_empty()).then(|| Old {
             slot: it.live.other().as_str(),

@@ -118,8 +118,11 @@ impl Rows {
     /// Puts a row loaded from the database, unless it is known already: what is known is newer.
     pub fn load(&mut self, table: &'static Table, row: Vec<Value>) {
         let (first, rest) = split(table, &row);
-        if self.find(table, first, rest).is_none() {
-            self.insert(table, Cell { row, stored: true, dirty: false, gone: false });
+        let step = self.step;
+        let group = self.groups(table).entry(first.into()).or_default();
+        group.used = step;
+        if !group.cells.iter().any(|cell| split(table, &cell.row).1 == rest) {
+            group.cells.push(Cell { row, stored: true, dirty: false, gone: false });
         }
     }
 

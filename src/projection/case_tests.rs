@@ -382,10 +382,8 @@ fn spell_out_row(table: &Table, row: &Map<String, Json>) -> Result<Map<String, J
 /// A row as an object, times written as such.
 fn show(table: &Table, row: &[Value]) -> Map<String, Json> {
     let cell = |name: &str, value: &Value| match value {
-        Value::Null => Json::Null,
         Value::Int(micros) if name.ends_with("_us") => json!(Timestamp::from_micros(*micros)),
-        Value::Int(number) => json!(number),
-        Value::Text(text) => json!(text),
+        other => json!(other),
     };
     let cells = table.columns.iter().zip(row);
     cells.map(|(column, value)| (column.name.to_owned(), cell(column.name, value))).collect()

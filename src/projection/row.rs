@@ -4,6 +4,8 @@
 //! its table cannot drift apart. Two kinds of column are enough everywhere: 64-bit integers (also
 //! for times, in microseconds) and text; they sort and compare alike in all three databases.
 
+use serde::Serialize;
+
 use crate::clock::Timestamp;
 
 /// What a column holds.
@@ -45,8 +47,9 @@ impl Table {
     }
 }
 
-/// One cell.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One cell; in JSON it is null, a number or text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(untagged)]
 pub enum Value {
     /// SQL null.
     Null,

@@ -213,7 +213,7 @@ impl Baseline {
     /// Fills the copy of a projection's first table with the rows of the live one; answers how many.
     pub async fn copy_rows(&self, projection: &dyn Projection) -> Result<u64, StoreError> {
         let Some(table) = projection.tables().first() else { return Ok(0) };
-        let columns = table.columns.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+        let columns = bulk::column_names(table);
         let name = table.name;
         self.exec(format!("insert into {name}_{SLOT} ({columns}) select {columns} from {name}")).await
     }

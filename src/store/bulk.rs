@@ -464,13 +464,7 @@ fn json_keys(table: &Table) -> String {
 }
 
 fn keys_as_json(keys: &[Key]) -> String {
-    let part = |value: &Value| match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Int(number) => serde_json::Value::from(*number),
-        Value::Text(text) => serde_json::Value::from(text.as_str()),
-    };
-    let keys = keys.iter().map(|key| key.iter().map(part).collect()).collect();
-    serde_json::Value::Array(keys).to_string()
+    serde_json::json!(keys).to_string()
 }
 
 fn listed_keys(table: &Table, size: usize) -> String {

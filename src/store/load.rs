@@ -150,7 +150,7 @@ async fn copy_in(tx: &mut Tx, name: &str, table: &Table, rows: Vec<Vec<Value>>) 
     if rows.is_empty() {
         return Ok(());
     }
-    let columns = table.columns.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+    let columns = bulk::column_names(table);
     let mut copy = tx.copy_in_raw(&format!("copy {name} ({columns}) from stdin")).await?;
     let mut text = Vec::with_capacity(COPY_BYTES + COPY_BYTES / 4);
     for row in rows {

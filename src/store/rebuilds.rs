@@ -38,8 +38,7 @@ pub struct Builder {
 
 impl Builder {
     /// Whether it is taken for dead.
-    #[must_use]
-    pub fn is_stale(&self, now: Timestamp) -> bool {
+    fn is_stale(&self, now: Timestamp) -> bool {
         self.seen < now.minus(STALE_AFTER)
     }
 }
@@ -57,6 +56,14 @@ pub struct RebuildState {
     pub rolled_back_at: Option<Timestamp>,
     /// How the last rebuild ended, as whoever did it wrote it down.
     pub last_result: Option<String>,
+}
+
+impl RebuildState {
+    /// Who is at it, if somebody is who is not taken for dead.
+    #[must_use]
+    pub fn at_it(&self, now: Timestamp) -> Option<&Builder> {
+        self.builder.as_ref().filter(|it| !it.is_stale(now))
+    }
 }
 
 #[derive(FromRow)]

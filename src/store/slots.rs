@@ -113,26 +113,16 @@ impl Store {
     }
 
     /// Makes a rebuilt slot the live one, after folding what is left to the live slot's place while
-    /// nobody can move it; where it is further already, it stays there. One transaction; on MySQL, whose DDL commits by itself, the catalogue is
-    /// changed first and the views right after it.
+    /// nobody can move it; where it is further already, it stays there. One transaction, made only while the claim
+    /// holds; on MySQL, whose DDL commits by itself, the catalogue is changed first and the views right after it.
     pub async fn flip(
-        &self,
-        projection: &'static dyn Projection,
-        to: Slot,
-        now: Timestamp,
-    ) -> Result<(), ProjectError> {
-        self.switch(projection, Switch { to, back_to: None, claim: None }, now).await
-    }
-
-    /// The same by whoever has the claim, and only while that holds.
-    pub async fn flip_as(
         &self,
         claim: &Claim,
         projection: &'static dyn Projection,
         to: Slot,
         now: Timestamp,
     ) -> Result<(), ProjectError> {
-        self.switch(projection, Switch { to, back_to: None, claim: Some(claim) }, now).await
+        self.switch(claim, projection, Switch { to, back_to: None }, now).await
     }
 
     /// Makes the slot live again that was live before, and was made by this version of the fold and tables. Where
@@ -144,13 +134,14 @@ impl Store {
         (to, version): (Slot, i32),
         now: Timestamp,
     ) -> Result<(), ProjectError> {
-        self.switch(projection, Switch { to, back_to: Some(version), claim: Some(claim) }, now).await
+        self.switch(claim, projection, Switch { to, back_to: Some(version) }, now).await
     }
 
     async fn switch(
         &self,
+        claim: &Claim,
         projection: &'static dyn Projection,
-        Switch { to, back_to, claim }: Switch<'_>,
+        Switch { to, back_to }: Switch,
         now: Timestamp,
     ) -> Result<(), ProjectError> {
         let name = projection.name();
@@ -161,9 +152,7 @@ impl Store {
             // Another process that rebuilt along was faster.
             return Ok(tx.rollback().await?);
         }
-        if let Some(claim) = claim
-            && !hold(&mut tx, claim, now).await?
-        {
+        if !hold(&mut tx, claim, now).await? {
             tx.rollback().await?;
             return Err(ProjectError::Taken(name));
         }
@@ -238,12 +227,10 @@ impl Store {
 }
 
 /// Which slot is to be live.
-struct Switch<'a> {
+struct Switch {
     to: Slot,
     /// The version that made it, where it was live before.
     back_to: Option<i32>,
-    /// Who may do it, where not everybody may.
-    claim: Option<&'a Claim>,
 }
 
 /// One unchanging state of the database.
@@ -390,7 +377,7 @@ async fn make_indexes(tx: &mut Tx, projection: &dyn Projection, slot: Slot) -> R
 async fn make_views(tx: &mut Tx, projection: &dyn Projection, slot: Slot) -> Result<(), StoreError> {
     for table in projection.tables() {
         let name = table.name;
-        let columns = table.columns.iter().map(|it| it.name).collect::<Vec<_>>().join(", ");
+        let columns = bulk::column_names(table);
         let select = format!("select {columns} from {}", physical(table, slot));
         match tx.dialect() {
             Dialect::Sqlite => {

@@ -51,7 +51,7 @@ impl ProjectionStatus {
         self.building?;
         let done = self.building_shards.iter().map(|it| it.position.0).sum();
         let all = self.building_shards.iter().map(|it| it.head.0).sum();
-        let builder = self.rebuild.builder.as_ref().filter(|it| !it.is_stale(now));
+        let builder = self.rebuild.at_it(now);
         Some(Pace::of(done, all, builder.map(|it| (it.from_events, now.since(it.since)))))
     }
 }

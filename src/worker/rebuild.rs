@@ -230,7 +230,7 @@ impl Rebuild {
         let flipped = wish.accept || comparison.as_ref().is_none_or(|it| it.differing == 0);
         let mut behind = Vec::new();
         if flipped {
-            self.store.flip_as(claim, self.projection, slot, self.clock.now()).await?;
+            self.store.flip(claim, self.projection, slot, self.clock.now()).await?;
             let folded = async { Ok(self.catch_up(slot, &done, &heads, progress).await) };
             // It is live: what a stop leaves is the projector's.
             behind = self.keep(claim, stop, folded).await.unwrap_or_default();

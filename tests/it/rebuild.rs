@@ -225,7 +225,8 @@ for_each_database! {
         let (store, inbox) = (it.ledger.store(), projection::by_name("inbox").unwrap());
         store.begin_slot(inbox, Slot::B, it.ledger.now()).await.unwrap();
         project_all(store, inbox, Slot::B, 500).await;
-        store.flip(inbox, Slot::B, it.ledger.now()).await.unwrap();
+        let claim = store.claim_rebuild("inbox", "somebody", it.ledger.now()).await.unwrap().unwrap();
+        store.flip(&claim, inbox, Slot::B, it.ledger.now()).await.unwrap();
         let proof = rebuild(store, "inbox").verify(false, QUIET).await.unwrap();
         assert_eq!((proof.rows >= 20, proof.differing, proof.behind_events()), (true, 0, 0));
         it.close().await;

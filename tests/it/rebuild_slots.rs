@@ -108,7 +108,7 @@ for_each_database! {
         clock.advance(Duration::from_secs(1));
         let second = inbox.claim().await.unwrap();
         assert!(!store.renew_rebuild(&first, clock.now()).await.unwrap());
-        let woken = store.flip_as(&first, inbox.projection, Slot::B, clock.now()).await;
+        let woken = store.flip(&first, inbox.projection, Slot::B, clock.now()).await;
         assert!(matches!(woken, Err(ProjectError::Taken("inbox"))), "{woken:?}");
         store.release_rebuild(&second, false, None).await.unwrap();
         let begun = std::sync::Mutex::new(None);

@@ -332,7 +332,8 @@ for_each_database! {
         it.ledger.accept(vec![incoming("late", "user-1", json!({}))]).await;
         for projection in ALL {
             project_all(store, *projection, Slot::A, 7).await;
-            store.flip(*projection, Slot::B, now()).await.unwrap();
+            let claim = store.claim_rebuild(projection.name(), "somebody", now()).await.unwrap().unwrap();
+            store.flip(&claim, *projection, Slot::B, now()).await.unwrap();
             let state = store.projection_state(projection.name()).await.unwrap().unwrap();
             assert_eq!((state.live, state.building), (Slot::B, None));
         }

@@ -78,14 +78,14 @@ impl Rebuild {
     /// Who is at it, if somebody is who is not taken for dead.
     pub async fn at_it(&self) -> Result<Option<AtIt>, StoreError> {
         let (name, now) = (self.projection.name(), self.clock.now());
-        let builder = self.store.rebuild_state(name).await?.builder;
-        let Some(builder) = builder.filter(|it| !it.is_stale(now)) else { return Ok(None) };
+        let state = self.store.rebuild_state(name).await?;
+        let Some(builder) = state.at_it(now) else { return Ok(None) };
         let building = self.store.projection_state(name).await?.and_then(|it| it.building);
         let mut checkpoints = self.store.checkpoints().await?;
         checkpoints.retain(|it| it.projection == name && Some(it.slot) == building);
         Ok(Some(AtIt {
             projection: name,
-            by: builder.by,
+            by: builder.by.clone(),
             since: builder.since,
             seen_ago: now.since(builder.seen),
             done: checkpoints.iter().map(|it| it.position.0).sum(),

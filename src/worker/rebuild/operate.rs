@@ -183,7 +183,7 @@ impl Rebuild {
     pub async fn abort(&self) -> Result<Option<Aborted>, RebuildError> {
         let now = self.clock.now();
         let (_, more) = self.catalogue().await?;
-        let by = more.builder.filter(|it| !it.is_stale(now)).map(|it| it.by);
+        let by = more.at_it(now).map(|it| it.by.clone());
         let claim = self.seize().await?;
         let done = self.drop_building(by).await;
         self.give_back(&claim, true, None).await;

@@ -6,7 +6,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{Comparison, Difference, RebuildError, Rebuilt, What};
-use crate::{clock::Timestamp, projection::Value, store::ProjectError, worker::chain};
+use crate::{clock::Timestamp, store::ProjectError, worker::chain};
 
 /// The report on a rebuild that came to an end; none where it was cut off and is to go on.
 pub(super) fn report(built: &Result<Rebuilt, RebuildError>, now: Timestamp) -> Option<Json> {
@@ -33,15 +33,10 @@ fn compared(it: &Comparison) -> Json {
 }
 
 fn difference(Difference { table, key, what }: &Difference) -> Json {
-    let key = key.iter().map(|it| match it {
-        Value::Null => Json::Null,
-        Value::Int(number) => json!(number),
-        Value::Text(text) => json!(text),
-    });
     let (what, column) = match what {
         What::Missing => ("missing", None),
         What::Extra => ("extra", None),
         What::Column { name, .. } => ("column", Some(name)),
     };
-    json!({ "table": table, "key": key.collect::<Json>(), "what": what, "column": column })
+    json!({ "table": table, "key": key, "what": what, "column": column })
 }
