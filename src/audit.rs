@@ -6,6 +6,8 @@
 //! projections show is held against it. Device tokens never leave whole.
 
 mod deliveries;
+pub(crate) mod inbox;
+mod inbox_text;
 mod summary;
 mod text;
 
@@ -30,6 +32,7 @@ use crate::{
 };
 
 pub use deliveries::{CallSummary, DeliveryStory, ListedDelivery};
+pub(crate) use inbox_text::{difference_text, inbox_text};
 pub(crate) use summary::place;
 pub use summary::{DeliveryCounts, DeliverySummary, Summary};
 pub use text::{message_text, recipient_text};

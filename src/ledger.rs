@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod intake;
 pub mod live;
 pub mod operate;
+pub mod past;
 pub mod progress;
 pub mod providers;
 pub mod reports;

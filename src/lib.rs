@@ -3,7 +3,7 @@
 //! Every message that a company's services send is appended once, for ever, to a log; the inbox and
 //! the push deliveries are projections of that log; every attempt to push is recorded before and
 //! after the call. Read the modules from the top: what may be said ([`message`]), what happened
-//! ([`event`]), what follows ([`stream`]), what it means ([`projection`]), where it is kept
+//! ([`event`]), what follows ([`stream`]), what it means ([`projection`], [`inbox`]), where it is kept
 //! ([`store`]), where messages come from and go to ([`source`], [`provider`]), what the product does
 //! ([`ledger`]), what runs by itself ([`worker`]), and what others call ([`http`], [`cli`]).
 //! `ARCHITECTURE.md` walks through the flows.
@@ -16,6 +16,7 @@ pub mod device;
 pub mod event;
 pub mod http;
 pub mod id;
+pub mod inbox;
 pub mod ledger;
 pub mod message;
 pub mod metric;

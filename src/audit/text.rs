@@ -291,7 +291,7 @@ fn count(attempts: u32) -> String {
 }
 
 /// To the millisecond: `2026-11-22T09:00:00.123Z`.
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     let text = at.to_string();
     text.strip_suffix("Z")
         .and_then(|it| it.get(..it.len().saturating_sub(3)))
@@ -308,7 +308,7 @@ fn near(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// Without anything that a terminal could take for a command or that breaks the line.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_direction(c) { ' ' } else { c }).collect()
 }
 
@@ -317,7 +317,7 @@ const fn is_direction(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn cut(text: &str, max: usize) -> String {
+pub(super) fn cut(text: &str, max: usize) -> String {
     let mut cut: String = clean(text).chars().take(max).collect();
     if text.chars().count() > max {
         cut.push('…');
@@ -330,7 +330,7 @@ fn field(name: &str, value: String) -> Vec<String> {
 }
 
 /// Columns as wide as their widest cell; the last one as it is.
-fn table(out: &mut String, rows: &[Vec<String>]) {
+pub(super) fn table(out: &mut String, rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|it| it.chars().count()).max();
     let widths: Vec<_> = (0..columns).map(|at| width(at).unwrap_or(0)).collect();

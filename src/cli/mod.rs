@@ -13,6 +13,7 @@ mod deliveries;
 mod demo;
 mod devices;
 mod folder;
+mod inbox;
 mod ingest;
 mod keys;
 mod migrate;
@@ -118,6 +119,7 @@ enum Command {
     Deliveries(deliveries::Options),
     Demo(demo::Options),
     Devices(devices::Options),
+    Inbox(inbox::Options),
     Ingest(ingest::Options),
     Keys(keys::Options),
     Migrate(migrate::Options),
@@ -157,6 +159,7 @@ impl Command {
             Self::Deliveries(options) => options.run(global).await,
             Self::Demo(options) => options.run(global).await,
             Self::Devices(options) => options.run(global).await,
+            Self::Inbox(options) => options.run(global).await,
             Self::Ingest(options) => options.run(global).await,
             Self::Keys(options) => options.run(global).await,
             Self::Migrate(options) => options.run(global).await,

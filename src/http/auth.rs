@@ -393,6 +393,11 @@ impl Identity {
 }
 
 impl<N> InboxOf<N> {
+    /// Whether the caller came by the door of users.
+    pub(super) fn is_own(&self) -> bool {
+        self.ingress == OWN_INBOX
+    }
+
     /// What the log keeps about who did something here.
     pub(super) fn metadata(&self) -> Metadata {
         Metadata {

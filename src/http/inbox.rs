@@ -1,17 +1,16 @@
 //! `/v1/inbox` and `/v1/recipients/{recipient}/inbox`: the list, the counts, and what a recipient does with
 //! items. The handlers are the same for both; [`InboxOf`] says whose inbox it is.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{Json, extract::State, http::HeaderMap, response::Response};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     App,
-    auth::{InboxOf, InboxRead, InboxWrite},
+    auth::{Caller, InboxOf, InboxRead, InboxWrite, MessagesRead},
     conditional::answer_unless_known,
     extract::{Body, IfPosition, Params, Segments, bad_request, parsed},
     live,
@@ -21,13 +20,13 @@ use super::{
     problem::{About, Kind, Problem},
 };
 use crate::{
-    audit::place,
+    audit::inbox::{Listed, Tallies},
     clock::Timestamp,
     event::Metadata,
     id::{Cursor, MessageId, Position, RecipientId},
+    inbox::{Archived, InboxFilter, Status, past::Point},
     ledger::Marked as Applied,
-    projection::inbox::InboxItem,
-    store::inbox::{Archived, Counts, InboxCounts, InboxFilter, LIST_MAX, Status},
+    store::inbox::LIST_MAX,
     stream::{Mark, Refusal},
 };
 
@@ -88,75 +87,11 @@ pub(super) struct ListParams {
     /// The cursor of a write that the answer must show.
     #[serde(default, deserialize_with = "parsed")]
     after: Option<Cursor>,
-}
-
-/// A part of an inbox.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = InboxList)]
-pub(super) struct Listed {
-    /// The whole inbox's: where a stream goes on from this list.
-    cursor: Cursor,
-    items: Vec<Item>,
-    /// Where the next, older ones begin; none at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<Cursor>,
-    counts: Tallies,
-}
-
-/// One message as the app shows it.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = InboxItem)]
-pub(super) struct Item {
-    message_id: String,
-    cursor: Cursor,
-    title: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    category: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    link: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    image_url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    data: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    locale: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    occurred_at: Option<Timestamp>,
-    received_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    appeared_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seen_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    read_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    archived_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clicked_at: Option<Timestamp>,
-}
-
-/// How many items are in each state, archived ones left out.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub(super) struct Tally {
-    unseen: i64,
-    unread: i64,
-    total: i64,
-}
-
-/// The same overall and by category.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Tallies {
-    #[serde(flatten)]
-    overall: Tally,
-    categories: BTreeMap<String, Tally>,
+    /// The inbox as it was: at a time, or with the event at a cursor and none after it. Also asks for the scope
+    /// messages:read.
+    #[serde(default, rename = "asOf", deserialize_with = "parsed")]
+    #[param(value_type = Option<String>)]
+    as_of: Option<Point>,
 }
 
 /// The list, newest first, with the counts of the same moment.
@@ -170,15 +105,16 @@ pub(super) struct Tallies {
     security(("apiKey" = ["inbox:read"])),
 )]
 pub(super) async fn list(
-    InboxOf { recipient, .. }: InboxOf<InboxRead>,
+    inbox: InboxOf<InboxRead>,
+    auditor: Result<Caller<MessagesRead>, Problem>,
     State(app): State<Arc<App>>,
     Params(params): Params<ListParams>,
     IfPosition(position): IfPosition,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let (is_own, recipient) = (inbox.is_own(), inbox.recipient);
     let limit = limit(params.limit, 50, LIST_MAX)?;
     let before = app.place_of(&recipient, params.before)?;
-    app.wait_for("inbox", params.after.or(position)).await?;
     let filter = InboxFilter {
         before,
         status: params.status,
@@ -187,11 +123,22 @@ pub(super) async fn list(
         since: params.since,
         until: params.until,
     };
+    let after = params.after.or(position);
+    if let Some(point) = params.as_of {
+        if is_own {
+            return Err(bad_request("the past of an inbox is for services", "leave asOf away"));
+        }
+        auditor?;
+        if after.is_some() {
+            let detail = "asOf asks for the past, and a cursor to wait for asks for what is new";
+            return Err(bad_request(detail, "send one of asOf, and after or If-Position"));
+        }
+        return answer_unless_known(&headers, &app.inbox_at(&recipient, point, filter, limit).await?);
+    }
+    app.wait_for("inbox", after).await?;
     let page = app.ledger.store().inbox(&recipient, &filter, limit).await?;
-    let items: Vec<_> = page.items.into_iter().map(Item::from).collect();
     let cursor = Cursor { shard: app.ledger.store().shard_of(&recipient), position: page.counts.last };
-    let next = items.last().filter(|_| page.more).map(|it| it.cursor);
-    answer_unless_known(&headers, &Listed { cursor, items, next, counts: page.counts.into() })
+    answer_unless_known(&headers, &Listed::new(cursor, page))
 }
 
 /// What to wait for before counting.
@@ -497,44 +444,5 @@ fn narrowed(mark: Mark, filter: InboxFilter) -> InboxFilter {
             InboxFilter { archived: Archived::Only, ..filter }
         }
         _ => filter,
-    }
-}
-
-impl From<InboxItem> for Item {
-    fn from(row: InboxItem) -> Self {
-        Self {
-            cursor: place(row.shard, row.position),
-            message_id: row.message_id,
-            title: row.title,
-            body: row.body,
-            category: row.category,
-            link: row.link,
-            image_url: row.image_url,
-            data: row.data.and_then(|text| RawValue::from_string(text).ok()),
-            locale: row.locale,
-            source: row.source,
-            occurred_at: row.occurred_at_us,
-            received_at: row.received_at_us,
-            appeared_at: row.appeared_at_us,
-            expires_at: row.expires_at_us,
-            seen_at: row.seen_at_us,
-            read_at: row.read_at_us,
-            archived_at: row.archived_at_us,
-            clicked_at: row.clicked_at_us,
-        }
-    }
-}
-
-impl From<InboxCounts> for Tallies {
-    fn from(counts: InboxCounts) -> Self {
-        let categories = counts.by_category.into_iter().map(|(name, it)| (name, it.into())).collect();
-        Self { overall: counts.overall.into(), categories }
-    }
-}
-
-impl From<Counts> for Tally {
-    fn from(counts: Counts) -> Self {
-        let Counts { unseen, unread, total } = counts;
-        Self { unseen, unread, total }
     }
 }

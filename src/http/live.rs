@@ -25,12 +25,12 @@ use super::{
     App,
     auth::{InboxOf, InboxRead, Pass},
     extract::{Params, bad_request, parsed},
-    inbox::{Item, Tallies},
     openapi::LastEventId,
     problem::{Kind, Problem},
     serve::Stopping,
 };
 use crate::{
+    audit::inbox::{Item, Tallies},
     id::{Cursor, Position, RecipientId},
     ledger::live::{Listening, NoPlace},
     projection::inbox::InboxItem,

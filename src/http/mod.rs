@@ -16,6 +16,7 @@ mod messages;
 mod observe;
 pub mod openapi;
 mod ops;
+mod past;
 pub mod problem;
 mod projections;
 mod providers;
@@ -114,6 +115,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(messages::send))
         .routes(routes!(messages::show))
         .routes(routes!(messages::list))
+        .routes(routes!(past::difference))
         .routes(routes!(devices::list))
         .routes(routes!(devices::show, devices::put, devices::remove))
         .routes(routes!(receipts::send))

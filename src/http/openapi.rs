@@ -117,6 +117,9 @@ pub(super) fn at_door(operations: &mut utoipa::openapi::OpenApi, door: &str) {
             if is_own {
                 let user = SecurityRequirement::new("endUser", [""; 0]);
                 operation.security = Some(vec![user]);
+                // The past is for services.
+                let is_past = |it: &RefOr<Parameter>| matches!(it, RefOr::T(it) if it.name == "asOf");
+                operation.parameters.get_or_insert_default().retain(|it| !is_past(it));
                 continue;
             }
             operation.operation_id =

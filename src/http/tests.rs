@@ -12,6 +12,7 @@ mod live;
 mod messages;
 mod openapi;
 mod ops;
+mod past;
 mod projections;
 mod providers;
 mod quarantine;

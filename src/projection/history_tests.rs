@@ -33,27 +33,27 @@ const STEP: Duration = Duration::from_secs(20);
 
 /// One thing that somebody tries; most of it is refused, as in life.
 #[derive(Debug, Clone, Copy)]
-struct Try {
+pub(crate) struct Try {
     message: u8,
     what: u8,
     how: u8,
 }
 
-fn tries() -> impl Strategy<Value = Vec<Try>> {
+pub(crate) fn tries() -> impl Strategy<Value = Vec<Try>> {
     let one = (0..MESSAGES, 0..26_u8, any::<u8>());
     vec(one.prop_map(|(message, what, how)| Try { message, what, how }), 1..120)
 }
 
 /// A log in the making.
 #[derive(Default)]
-struct History {
+pub(crate) struct History {
     streams: BTreeMap<u8, (Stream, i32)>,
     log: Vec<Recorded>,
     now: Timestamp,
 }
 
 impl History {
-    fn of(tries: &[Try]) -> Vec<Recorded> {
+    pub(crate) fn of(tries: &[Try]) -> Vec<Recorded> {
         let mut history = Self { now: Timestamp::from_micros(STEP_US), ..Self::default() };
         for &it in tries {
             history.attempt(it);

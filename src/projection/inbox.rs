@@ -288,7 +288,7 @@ impl InboxItem {
     }
 
     /// Takes away what may speak of a person; that there was an item stays.
-    fn blank(&mut self) {
+    pub fn blank(&mut self) {
         self.title.clear();
         (self.body, self.link, self.image_url, self.data) = (None, None, None, None);
     }

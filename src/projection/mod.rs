@@ -110,4 +110,4 @@ mod case_tests;
 #[cfg(test)]
 mod ddl_tests;
 #[cfg(test)]
-mod history_tests;
+pub(crate) mod history_tests;

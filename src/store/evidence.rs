@@ -60,7 +60,7 @@ impl Store {
     }
 }
 
-async fn read_reach(tx: &mut Tx, shard: Shard) -> Result<Vec<Reach>, StoreError> {
+pub(super) async fn read_reach(tx: &mut Tx, shard: Shard) -> Result<Vec<Reach>, StoreError> {
     #[derive(FromRow)]
     struct Row {
         projection: String,

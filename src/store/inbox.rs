@@ -7,7 +7,6 @@ use sea_query::{
     Expr, ExprTrait, JoinType, MysqlQueryBuilder, Order, PostgresQueryBuilder, Query, SelectStatement,
     SqliteQueryBuilder, UnionType,
 };
-use serde::Deserialize;
 use sqlx::{FromRow, Row as _, mysql::MySqlRow, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
@@ -20,70 +19,16 @@ use crate::{
     id::{MessageId, Position, RecipientId, Shard},
     projection::{
         Row,
-        inbox::{InboxCounter, InboxItem, ItemState, WAITING},
+        inbox::{InboxCounter, InboxItem, WAITING},
     },
 };
+
+pub use crate::inbox::{Archived, Counts, InboxCounts, InboxFilter, InboxPage, Status};
 
 /// Items of one list at the most.
 pub const LIST_MAX: u64 = 100;
 /// More than any item has; for whoever begins with the newest.
 const NEWEST: Position = Position(i64::MAX);
-
-/// Which items of an inbox; all that is given has to be so.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct InboxFilter {
-    /// Older than the item at this position.
-    pub before: Option<Position>,
-    /// How far the recipient has come with them.
-    pub status: Status,
-    /// Those that were put away.
-    pub archived: Archived,
-    /// Of this category.
-    pub category: Option<String>,
-    /// Appeared at this time or later.
-    pub since: Option<Timestamp>,
-    /// Appeared before this time.
-    pub until: Option<Timestamp>,
-}
-
-/// How far a recipient has come with items.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Wherever.
-    #[default]
-    All,
-    /// They were never shown.
-    Unseen,
-    /// They are not read, shown or not.
-    Unread,
-    /// They are read.
-    Read,
-}
-
-/// What to do with items that were put away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Archived {
-    /// Leave them out.
-    #[default]
-    Exclude,
-    /// Take them with the others.
-    Include,
-    /// Take nothing else.
-    Only,
-}
-
-/// A part of an inbox, with the counts of the same moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InboxPage {
-    /// Newest first.
-    pub items: Vec<InboxItem>,
-    /// Whether older ones follow.
-    pub more: bool,
-    /// Of the whole inbox, archived items left out.
-    pub counts: InboxCounts,
-}
 
 /// What changed in an inbox since a place, and the counts of the same moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,28 +39,6 @@ pub struct InboxChanges {
     pub more: bool,
     /// Of the whole inbox, archived items left out.
     pub counts: InboxCounts,
-}
-
-/// How many items are in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Never shown.
-    pub unseen: i64,
-    /// Not read.
-    pub unread: i64,
-    /// All.
-    pub total: i64,
-}
-
-/// The counts of an inbox.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct InboxCounts {
-    /// Of the whole inbox.
-    pub overall: Counts,
-    /// Of each category that has, or had, an item; items without a category are in none.
-    pub by_category: Vec<(String, Counts)>,
-    /// The last change of any of it, which is the cursor of the whole inbox; zero where there was none yet.
-    pub last: Position,
 }
 
 impl Store {
@@ -195,34 +118,6 @@ impl Store {
         }
         let rows: Vec<Found> = self.db().all(&due(now, limit)).await?;
         rows.into_iter().map(|row| Ok((wide_shard(row.shard)?, message_id(row.message_id)?))).collect()
-    }
-}
-
-impl InboxFilter {
-    /// The values of the column `state` that are asked for.
-    fn states(&self) -> Vec<i64> {
-        let states: &[ItemState] = match self.status {
-            Status::All => &[ItemState::Unseen, ItemState::Unread, ItemState::Read],
-            Status::Unseen => &[ItemState::Unseen],
-            Status::Unread => &[ItemState::Unseen, ItemState::Unread],
-            Status::Read => &[ItemState::Read],
-        };
-        let archived: &[bool] = match self.archived {
-            Archived::Exclude => &[false],
-            Archived::Include => &[false, true],
-            Archived::Only => &[true],
-        };
-        archived.iter().flat_map(|&archived| states.iter().map(move |it| it.number(archived))).collect()
-    }
-}
-
-impl InboxCounts {
-    fn take(&mut self, category: String, counts: Counts, last: i64) {
-        if category.is_empty() {
-            (self.overall, self.last) = (counts, Position(last));
-        } else {
-            self.by_category.push((category, counts));
-        }
     }
 }
 

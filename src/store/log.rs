@@ -537,7 +537,7 @@ pub(super) async fn read_stream(
 }
 
 impl EventRow {
-    fn decode(self) -> Result<Recorded, StoreError> {
+    pub(super) fn decode(self) -> Result<Recorded, StoreError> {
         let bad = |source| StoreError::Codec { shard: self.shard, position: self.position, source };
         let schema_version = i32::from(self.schema_version);
         let body = codec::decode(&self.kind, schema_version, &self.payload).map_err(bad)?;

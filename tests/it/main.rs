@@ -26,6 +26,7 @@ mod live;
 mod main_job;
 mod operate;
 mod outages;
+mod past;
 mod plans;
 mod producers;
 mod project;

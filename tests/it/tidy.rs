@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["message"],
     &["device", "event"],
     &["stream", "projection", "routing"],
+    &["inbox"],
     &["secret", "metric", "wake", "supervisor"], // doors to the process, out of the pure core's reach
     &["store", "source", "provider"],
     &["ledger", "audit"],

@@ -317,6 +317,12 @@ impl Story {
         let first = json!(String::from_utf8_lossy(&first));
         let from = with(json!({ "after": listed["cursor"] }));
         self.keep(&name("stream", ""), "changed", from, None, status, first);
+        if door == "Recipient" {
+            let past = with(json!({ "asOf": listed["cursor"], "limit": 1 }));
+            self.tell(&name("list", ""), "past", past, None).await;
+            let points = with(json!({ "from": listed["cursor"], "limit": 1 }));
+            self.tell("compareRecipientInbox", "since", points, None).await;
+        }
     }
 
     async fn operate(&mut self) {

@@ -33,11 +33,12 @@ pub(super) enum Asks {
 use Asks::{A, Nothing, User};
 
 /// Every route, and what it asks.
-pub(super) const ROUTES: [(Method, &str, Asks); 40] = [
+pub(super) const ROUTES: [(Method, &str, Asks); 41] = [
     (Method::POST, "/v1/messages", A(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/{message}", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/messages", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/inbox", A(Scope::InboxRead)),
+    (Method::GET, "/v1/recipients/{recipient}/inbox/diff", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/inbox/counts", A(Scope::InboxRead)),
     (Method::GET, "/v1/recipients/{recipient}/inbox/stream", A(Scope::InboxRead)),
     (Method::POST, "/v1/recipients/{recipient}/inbox/{verb}", A(Scope::InboxWrite)),
