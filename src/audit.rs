@@ -191,7 +191,8 @@ impl Entry {
             | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
             | Event::PushReceipt(_)
-            | Event::MessageErased(_) => {}
+            | Event::MessageErased(_)
+            | Event::Skipped(_) => {}
         }
         Self(event)
     }

@@ -407,7 +407,7 @@ impl Stream {
                 delivery.phase = Phase::Scheduled { due_at: it.due_at };
             }),
             Event::PushReceipt(it) => self.with(it.delivery_id, |delivery| delivery.receipts.push(it.kind)),
-            Event::MessageErased(_) => {}
+            Event::MessageErased(_) | Event::Skipped(_) => {}
         }
     }
 

@@ -213,6 +213,7 @@ fn words(event: &Recorded, audit: &Audit) -> (String, String) {
             ("receipt", format!("{target}: {kind}{}{detail}", happened.unwrap_or_default()))
         }
         Event::MessageErased(it) => ("erased", clean(&it.reason)),
+        Event::Skipped(it) => ("left out", format!("{}: {}", clean(&it.kind), clean(&it.reason))),
     };
     (what.to_owned(), detail)
 }

@@ -1,5 +1,7 @@
 //! `projections`: how far they are, rebuilding them, proving them.
 
+mod skip;
+
 use std::{
     io::IsTerminal as _,
     pin::pin,
@@ -13,10 +15,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
+use self::skip::{line, skip, told};
 use super::{Exit, Global, Logs, Output, print};
 use crate::{
     clock::{Clock, SystemClock},
-    id::{Position, Shard},
+    id::{Cursor, Position, Shard},
     projection::{self, Projection, Value},
     service,
     store::{ShardStatus, Slot, Store},
@@ -35,7 +38,7 @@ pub(super) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print position, head and lag of every projection, shard by shard
+    /// Print position, head and lag of every projection, shard by shard, and the events that are left out
     Status(Output),
     /// Fold the whole log into the slot that is not live, compare, and make it the live one
     ///
@@ -104,6 +107,29 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Leave an event out of every projection, now and in every rebuild
+    ///
+    /// The last resort, when no release can fold an event before which projections are parked: one of a type from
+    /// the future waits for the upgrade instead. The event stays in the log, nothing follows from it, and who
+    /// decided it and why is shown for ever. It cannot be taken back. An event before which nothing is
+    /// parked is refused (exit code 1).
+    Skip(Skip),
+}
+
+/// An event, and why it is left out.
+#[derive(Debug, Args)]
+struct Skip {
+    /// Which, as named where a projection is parked: SHARD-POSITION, as in 0-42
+    #[arg(long, value_name = "ID")]
+    event: Cursor,
+    /// Why; it is recorded and shown by `status` for ever
+    #[arg(long, value_name = "TEXT", value_parser = skip::reason)]
+    reason: String,
+    /// Who decides
+    #[arg(long, value_name = "NAME", env = "USER", default_value = "operator")]
+    by: String,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Options {
@@ -126,6 +152,9 @@ impl Options {
             Command::Rollback { name, accept, output } => roll_back(&rebuild(&name)?, accept, output).await,
             Command::DropOld { name, output } => drop_old(&rebuild(&name)?, output).await,
             Command::Abort { name, output } => abort(&rebuild(&name)?, output).await,
+            Command::Skip(Skip { event, reason, by, output }) => {
+                skip(&store, event, (&reason, &by), clock.now(), output).await
+            }
             Command::Verify { name, restart, output } => run_verify(&rebuild(&name)?, restart, output).await,
         };
         store.close().await;
@@ -143,6 +172,7 @@ fn named(name: &str) -> anyhow::Result<&'static dyn Projection> {
 
 async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Result<Exit> {
     let status = store.projection_status(clock.now()).await?;
+    let skipped = store.skipped_events().await?;
     let mut rows = Vec::new();
     for it in &status {
         let slots = [
@@ -165,7 +195,10 @@ async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Res
                 "parked": place.parked,
             })
         };
-        print(json!({ "projections": rows.iter().map(row).collect::<Json>() }))?;
+        let skipped = skipped.iter().map(told);
+        print(json!({
+            "projections": rows.iter().map(row).collect::<Json>(), "skipped": skipped.collect::<Json>(),
+        }))?;
         return Ok(exit);
     }
     print(format_args!(
@@ -184,6 +217,9 @@ async fn status(store: &Store, clock: &dyn Clock, output: Output) -> anyhow::Res
         if let Some(reason) = &place.parked {
             print(format_args!("  parked: {reason}"))?;
         }
+    }
+    for event in &skipped {
+        print(line(event))?;
     }
     Ok(exit)
 }

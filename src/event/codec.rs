@@ -28,6 +28,9 @@ pub enum CodecError {
         #[source]
         source: serde_json::Error,
     },
+    /// It only stands for a row that is left out.
+    #[error("an event that is left out is never written")]
+    NeverWritten,
 }
 
 /// An event as columns.
@@ -72,6 +75,7 @@ impl Event {
             Self::PushExhausted(_) => "push.exhausted",
             Self::PushReceipt(_) => "push.receipt",
             Self::MessageErased(_) => "message.erased",
+            Self::Skipped(_) => "skipped",
         }
     }
 }
@@ -79,7 +83,7 @@ impl Event {
 /// Writes an event as columns.
 ///
 /// # Errors
-/// When the payload cannot be written as JSON.
+/// When the payload cannot be written as JSON, or the event only stands for one that is left out.
 pub fn encode(event: &Event) -> Result<Encoded, CodecError> {
     let kind = event.kind();
     let payload = match event {
@@ -97,6 +101,7 @@ pub fn encode(event: &Event) -> Result<Encoded, CodecError> {
         Event::PushExhausted(it) => json(it),
         Event::PushReceipt(it) => json(it),
         Event::MessageErased(it) => json(it),
+        Event::Skipped(_) => return Err(CodecError::NeverWritten),
         Event::InboxSeen
         | Event::InboxRead
         | Event::InboxClicked

@@ -71,6 +71,8 @@ pub enum Event {
     PushReceipt(PushReceipt),
     /// Personal data removed.
     MessageErased(MessageErased),
+    /// Read in place of an event that an operator decided to leave out; never written.
+    Skipped(Skipped),
 }
 
 /// `message.received`
@@ -89,6 +91,15 @@ pub struct MessageConflicted {
     pub content_hash: ContentHash,
     /// The other content, whole.
     pub message: Arc<Message>,
+}
+
+/// What is read in place of an event that is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The type in the row, of this release or of another.
+    pub kind: String,
+    /// Why, in the words of who decided it.
+    pub reason: String,
 }
 
 /// `message.cancelled`

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    id::{Position, Shard},
+    id::{Cursor, MessageId, Position, Shard},
     projection::{self, Projection},
-    store::{ProjectError, ProjectionStatus, ShardStatus, Slot, StoreError},
+    store::{ProjectError, ProjectionStatus, ShardStatus, SkippedEvent, Slot, StoreError},
     worker::rebuild::{RebuildError, operate::RolledBack},
 };
 
@@ -27,6 +27,24 @@ use crate::{
 #[schema(as = ProjectionList)]
 pub(super) struct Answer {
     projections: Vec<Status>,
+    /// Events that an operator decided to leave out of all of them.
+    skipped: Vec<Skipped>,
+}
+
+/// An event that is left out.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SkippedEvent)]
+struct Skipped {
+    event: Cursor,
+    message_id: MessageId,
+    /// Of this release or of another.
+    r#type: String,
+    reason: String,
+    /// What a projection that waited before it said.
+    problem: String,
+    by: String,
+    at: Timestamp,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -152,7 +170,8 @@ pub(super) async fn status(
     _: Caller<Projections>,
     State(app): State<Arc<App>>,
 ) -> Result<Json<Answer>, Problem> {
-    Ok(Json(Answer { projections: all(&app).await? }))
+    let skipped = app.ledger.store().skipped_events().await?.into_iter().map(Skipped::from).collect();
+    Ok(Json(Answer { projections: all(&app).await?, skipped }))
 }
 
 /// How one projection is.
@@ -310,6 +329,13 @@ impl Status {
             rolled_back_at: it.rebuild.rolled_back_at,
             last_result: it.rebuild.last_result.and_then(|it| serde_json::from_str(&it).ok()),
         }
+    }
+}
+
+impl From<SkippedEvent> for Skipped {
+    fn from(it: SkippedEvent) -> Self {
+        let SkippedEvent { event, message_id, kind, reason, problem, actor, at } = it;
+        Self { event, message_id, r#type: kind, reason, problem, by: actor, at }
     }
 }
 

@@ -230,7 +230,8 @@ impl Projection for Deliveries {
             | Event::InboxUnarchived
             | Event::InboxDeleted
             | Event::InboxPresented
-            | Event::InboxExpired => {}
+            | Event::InboxExpired
+            | Event::Skipped(_) => {}
         }
     }
 
@@ -290,7 +291,8 @@ impl Projection for Deliveries {
             | Event::InboxUnarchived
             | Event::InboxDeleted
             | Event::InboxPresented
-            | Event::InboxExpired => {}
+            | Event::InboxExpired
+            | Event::Skipped(_) => {}
         }
     }
 }

@@ -173,7 +173,8 @@ impl Projection for Inbox {
             | Event::PushSuppressed(_)
             | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
-            | Event::PushReceipt(_) => {}
+            | Event::PushReceipt(_)
+            | Event::Skipped(_) => {}
         }
     }
 
@@ -224,7 +225,8 @@ impl Projection for Inbox {
             | Event::PushSuppressed(_)
             | Event::PushRescheduled(_)
             | Event::PushExhausted(_)
-            | Event::PushReceipt(_) => {}
+            | Event::PushReceipt(_)
+            | Event::Skipped(_) => {}
         }
     }
 }

@@ -238,7 +238,8 @@ impl MessageRow {
             | Event::PushAttemptPending(_)
             | Event::InboxPresented
             | Event::InboxExpired
-            | Event::MessageReceived(_) => {}
+            | Event::MessageReceived(_)
+            | Event::Skipped(_) => {}
             Event::PushAttemptLost(_) => self.last_error = Some("lost".to_owned()),
             // Another takes its place, and is counted instead.
             Event::PushSuppressed(it) if it.reason == SuppressReason::Moved => self.deliveries -= 1,

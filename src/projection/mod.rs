@@ -10,7 +10,16 @@ pub mod inbox;
 pub mod messages;
 pub mod row;
 
-use crate::event::Recorded;
+use std::{
+    any::Any,
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use crate::{
+    event::{Event, Recorded},
+    id::Cursor,
+};
 
 pub use batch::{Changes, Keys, Rows};
 pub use row::{Column, ColumnKind, Field, Key, Row, Table, Value};
@@ -75,6 +84,62 @@ pub fn statements(ddl: &str, slot: &str) -> (Vec<String>, Vec<String>) {
     (split(tables), split(indexes))
 }
 
+/// Which existing rows the events may change.
+pub fn touched<'e>(projection: &dyn Projection, events: &'e [Recorded]) -> Keys<'e> {
+    let mut keys = Keys::default();
+    for event in counted(events) {
+        projection.touches(event, &mut keys);
+    }
+    keys
+}
+
+/// An event that a fold fails at, which is a fault of the fold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the fold of {kind} event {event} fails: {panic}")]
+pub struct Unfoldable {
+    /// Which event.
+    pub event: Cursor,
+    /// Its type.
+    pub kind: &'static str,
+    /// With what the fold panicked.
+    pub panic: String,
+}
+
+/// Folds `events` in order, but for those that are left out. Where the fold panics, the event is named, and
+/// `rows` are of no use any more.
+///
+/// # Errors
+/// When the fold panics at an event.
+pub fn fold_all(projection: &dyn Projection, events: &[Recorded], rows: &mut Rows) -> Result<(), Unfoldable> {
+    let at = Cell::new(None);
+    let fold = || {
+        for event in counted(events) {
+            at.set(Some(event));
+            projection.fold(event, rows);
+        }
+    };
+    // What a panic leaves half done is thrown away with the rows.
+    catch_unwind(AssertUnwindSafe(fold)).map_err(|panic| {
+        let event = at.get();
+        Unfoldable {
+            event: event.map_or(Cursor::start(), Recorded::cursor),
+            kind: event.map_or("no", |it| it.body.kind()),
+            panic: panic_text(panic.as_ref()),
+        }
+    })
+}
+
+/// The events without those that are left out.
+fn counted<'e>(events: impl IntoIterator<Item = &'e Recorded>) -> impl Iterator<Item = &'e Recorded> {
+    events.into_iter().filter(|it| !matches!(it.body, Event::Skipped(_)))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without words").to_owned()
+}
+
 /// Folds `events`, the whole history in order, and answers with all rows of every table, by key.
 ///
 /// Everything is held in memory: for tests and for proofs over one message or recipient.
@@ -83,7 +148,7 @@ pub fn fold_in_memory<'e>(
     events: impl IntoIterator<Item = &'e Recorded>,
 ) -> Vec<(&'static Table, Vec<Vec<Value>>)> {
     let mut rows = Rows::default();
-    for event in events {
+    for event in counted(events) {
         projection.fold(event, &mut rows);
     }
     rows.into_all(projection.tables())

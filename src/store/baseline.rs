@@ -9,7 +9,8 @@ use sqlx::AssertSqlSafe;
 use super::{
     Db, Dialect, Mode, Store, StoreError,
     bulk::{self, Cell},
-    log::{COLUMNS, EventRow, range},
+    event_row::{COLUMNS, EventRow},
+    log::range,
 };
 use crate::{
     id::{MessageId, Position, Shard},

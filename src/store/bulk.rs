@@ -145,7 +145,7 @@ impl Lookup<'_> {
     fn in_postgres(&self) -> String {
         let Self { columns, table, key, filter } = self;
         format!(
-            "select {columns} from unnest($1::text[]) as wanted(wanted_key) cross join lateral \
+            "select found.* from unnest($1::text[]) as wanted(wanted_key) cross join lateral \
              (select {columns} from {table} where {key} = wanted_key and {filter} offset 0) as found"
         )
     }

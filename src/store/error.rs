@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::codec::CodecError;
+use crate::{event::codec::CodecError, projection::Unfoldable};
 
 /// What `raise(abort, …)` of a trigger becomes on SQLite; SQLSTATEs are longer. The only trigger that a
 /// statement of ours can meet is the one that refuses to replace a row of the log (APPEND-ONLY).
@@ -34,6 +34,9 @@ pub enum StoreError {
         #[source]
         source: CodecError,
     },
+    /// An event that a fold fails at.
+    #[error(transparent)]
+    Fold(#[from] Unfoldable),
     /// A value in the database is not what we wrote.
     #[error("the database holds an unexpected value: {0}")]
     Corrupt(String),

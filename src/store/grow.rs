@@ -3,7 +3,7 @@
 //!
 //! Nothing of the service uses this; whoever measures makes a scratch database first.
 
-use super::{Dialect, Mode, StoreError, baseline::Baseline, log::COLUMNS};
+use super::{Dialect, Mode, StoreError, baseline::Baseline, event_row::COLUMNS};
 use crate::{
     id::{Position, Shard},
     projection::{Projection as _, inbox::Inbox},

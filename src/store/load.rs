@@ -10,7 +10,8 @@ use std::io::Write as _;
 use super::{
     Db, Mode, ProjectError, Slot, Store, StoreError, Tx, bulk,
     db::Busy,
-    log::{EventRow, decode_range, range},
+    event_row::EventRow,
+    log::{decode_range, range},
     projections::{PositionRow, explain, move_checkpoint, slot_place, write},
     slots::physical,
 };

@@ -16,8 +16,9 @@ use sqlx::FromRow;
 
 use super::{
     Mode, Store, StoreError, Tx,
-    bulk::{self, Cell, Kind, Lookup, OnDuplicate, Spec},
+    bulk::{self, Cell, Lookup, OnDuplicate},
     db::Busy,
+    event_row::{COLUMNS, EventRow, SKIPPED, event_columns},
     redeliveries::{Again, count_again},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         Event, Metadata, Recorded,
         codec::{self, CodecError},
     },
-    id::{Cursor, MessageId, Position, RecipientId, Shard, Version},
+    id::{Cursor, MessageId, Position, RecipientId, Shard},
     message::ContentHash,
     stream::{Command, Origin, Refusal, Stream, decide},
 };
@@ -81,22 +82,6 @@ pub struct Home {
     pub received_at: Timestamp,
 }
 
-/// Columns of `notification_events`, in the order they are written and read.
-pub(super) const COLUMNS: [Spec; 12] = [
-    Spec { name: "shard", kind: Kind::Int },
-    Spec { name: "position", kind: Kind::Int },
-    Spec { name: "message_id", kind: Kind::Text },
-    Spec { name: "version", kind: Kind::Int },
-    Spec { name: "type", kind: Kind::Text },
-    Spec { name: "schema_version", kind: Kind::Int },
-    Spec { name: "recipient_id", kind: Kind::Text },
-    Spec { name: "occurred_at_us", kind: Kind::Int },
-    Spec { name: "recorded_at_us", kind: Kind::Int },
-    Spec { name: "content_hash", kind: Kind::Bytes },
-    Spec { name: "payload", kind: Kind::Text },
-    Spec { name: "metadata", kind: Kind::Text },
-];
-
 #[derive(FromRow)]
 struct HeadRow {
     shard: i16,
@@ -109,24 +94,6 @@ struct KnownRow {
     shard: i16,
     position: i64,
     content_hash: Option<Vec<u8>>,
-}
-
-/// A row of `notification_events` as it stands.
-#[derive(FromRow)]
-pub(super) struct EventRow {
-    pub(super) shard: i16,
-    pub(super) position: i64,
-    pub(super) message_id: String,
-    pub(super) version: i32,
-    #[sqlx(rename = "type")]
-    pub(super) kind: String,
-    pub(super) schema_version: i16,
-    pub(super) recipient_id: String,
-    pub(super) occurred_at_us: i64,
-    pub(super) recorded_at_us: i64,
-    pub(super) content_hash: Option<Vec<u8>>,
-    pub(super) payload: String,
-    pub(super) metadata: String,
 }
 
 /// What is known of one message while its shard is locked.
@@ -360,7 +327,7 @@ async fn load(tx: &mut Tx, parts: &[(Shard, &[Entry])]) -> Result<HashMap<Messag
     ids.sort_unstable();
     ids.dedup();
     let ids: Vec<_> = ids.iter().map(MessageId::as_str).collect();
-    let columns = COLUMNS.map(|it| it.name).join(", ");
+    let columns = event_columns();
     let whole = Lookup { columns: &columns, table: "notification_events", key: "message_id", filter: "true" };
     let mut rows: Vec<EventRow> = bulk::look_up(tx, whole, &ids).await?;
     rows.sort_unstable_by_key(|row| (row.shard, row.position));
@@ -477,7 +444,8 @@ impl Batch {
 
 fn select_events() -> SelectStatement {
     let columns = COLUMNS.map(|it| it.name);
-    Query::select().columns(columns).from("notification_events").to_owned()
+    let skipped = Expr::cust(SKIPPED);
+    Query::select().columns(columns).expr_as(skipped, "skipped").from("notification_events").to_owned()
 }
 
 /// Rides on the unique key (message id, version).
@@ -536,33 +504,11 @@ pub(super) async fn read_stream(
     Ok((events, hash))
 }
 
-impl EventRow {
-    pub(super) fn decode(self) -> Result<Recorded, StoreError> {
-        let bad = |source| StoreError::Codec { shard: self.shard, position: self.position, source };
-        let schema_version = i32::from(self.schema_version);
-        let body = codec::decode(&self.kind, schema_version, &self.payload).map_err(bad)?;
-        let metadata: Metadata = serde_json::from_str(&self.metadata)
-            .map_err(|source| CodecError::BadPayload { kind: "metadata".to_owned(), source })
-            .map_err(bad)?;
-        Ok(Recorded {
-            shard: shard(self.shard)?,
-            position: Position(self.position),
-            message_id: message_id(self.message_id)?,
-            version: Version(self.version),
-            recipient_id: recipient_id(self.recipient_id)?,
-            occurred_at: Timestamp::from_micros(self.occurred_at_us),
-            recorded_at: Timestamp::from_micros(self.recorded_at_us),
-            body,
-            metadata,
-        })
-    }
-}
-
 pub(super) fn message_id(text: String) -> Result<MessageId, StoreError> {
     MessageId::try_from(text).map_err(|error| StoreError::Corrupt(format!("message_id {error}")))
 }
 
-fn recipient_id(text: String) -> Result<RecipientId, StoreError> {
+pub(super) fn recipient_id(text: String) -> Result<RecipientId, StoreError> {
     RecipientId::try_from(text).map_err(|error| StoreError::Corrupt(format!("recipient_id {error}")))
 }
 

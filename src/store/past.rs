@@ -5,8 +5,9 @@ use sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
 use super::{
     Mode, Store, StoreError,
     bulk::{self, Lookup},
+    event_row::{EventRow, event_columns},
     evidence::read_reach,
-    log::{COLUMNS, EventRow, shard_column},
+    log::shard_column,
 };
 use crate::{
     clock::Timestamp,
@@ -61,7 +62,7 @@ impl Store {
         let last = rows.last().map(|(_, position)| Position(*position));
         let next = last.filter(|_| rows.len() as u64 == PART);
         let ids: Vec<_> = rows.iter().map(|(id, _)| id.as_str()).collect();
-        let columns = COLUMNS.map(|it| it.name).join(", ");
+        let columns = event_columns();
         let streams = Lookup {
             columns: &columns,
             table: "notification_events",

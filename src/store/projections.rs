@@ -19,7 +19,7 @@ use crate::{
     clock::Timestamp,
     event::Recorded,
     id::{Position, Shard},
-    projection::{Changes, Keys, Projection, Rows, Value},
+    projection::{Changes, Projection, Rows, Value, fold_all, touched},
 };
 
 /// One set of a projection's tables.
@@ -115,7 +115,7 @@ pub enum ProjectError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The next event cannot be folded; the shard waits for a release that can.
-    #[error("projection {projection} is parked before event {after} + 1 of shard {shard}")]
+    #[error("projection {projection} is parked before event {shard}-{}", after.0 + 1)]
     Parked {
         /// Which projection.
         projection: &'static str,
@@ -246,9 +246,7 @@ impl Store {
         let (events, error) = read_range(&mut tx, shard, after, upto, limit).await?;
         if let (true, Some(source)) = (events.is_empty(), error) {
             tx.rollback().await?;
-            let parked = ProjectError::Parked { projection: projection.name(), shard, after, source };
-            self.park(projection.name(), slot, shard, Some(&explain(&parked))).await?;
-            return Err(parked);
+            return Err(self.park_slot(projection, slot, (shard, after), source).await);
         }
         let Some(last) = events.last() else {
             tx.rollback().await?;
@@ -256,7 +254,18 @@ impl Store {
         };
         let (position, recorded_at) = (last.position, last.recorded_at);
         debug_assert!(position > after, "positions become visible in order");
-        fold_into(&mut tx, projection, slot, &events).await?;
+        match fold_into(&mut tx, projection, slot, &events).await {
+            Err(StoreError::Fold(fault)) => {
+                tx.rollback().await?;
+                let before = Position(fault.event.position.0 - 1);
+                if before == after {
+                    return Err(self.park_slot(projection, slot, (shard, after), fault.into()).await);
+                }
+                // What comes before it can be folded.
+                return Box::pin(self.project(projection, slot, shard, limit, Some(before))).await;
+            }
+            folded => folded?,
+        }
         move_checkpoint(&mut tx, projection.name(), slot, shard, after, position).await?;
         tx.commit().await?;
         Ok(Step::Folded { events: events.len(), position, recorded_at })
@@ -335,10 +344,7 @@ pub(super) async fn fold_into(
     slot: Slot,
     events: &[Recorded],
 ) -> Result<(), StoreError> {
-    let mut keys = Keys::default();
-    for event in events {
-        projection.touches(event, &mut keys);
-    }
+    let keys = touched(projection, events);
     let mut rows = Rows::default();
     for table in projection.tables() {
         let firsts = keys.of(table);
@@ -348,9 +354,7 @@ pub(super) async fn fold_into(
             }
         }
     }
-    for event in events {
-        projection.fold(event, &mut rows);
-    }
+    fold_all(projection, events, &mut rows)?;
     for changes in rows.into_changes(projection.tables()) {
         write(tx, slot, changes).await?;
     }

@@ -74,14 +74,24 @@ impl Project {
     /// Notes that a place failed, and tells it if it is news.
     fn failed(&mut self, place: Place, error: &ProjectError) {
         let (projection, _, shard) = place;
+        let is_parked = matches!(error, ProjectError::Parked { .. });
         let error = chain(error);
         if self.pauses.failed(place, error.clone(), Instant::now()) {
-            tracing::warn!(
-                projection,
-                %shard,
-                error,
-                "projecting failed; trying this shard again with growing pauses up to 30 s"
-            );
+            if is_parked {
+                tracing::error!(
+                    projection,
+                    %shard,
+                    error,
+                    "this shard waits for a release that can fold the event, or for `projections skip`; all others go on"
+                );
+            } else {
+                tracing::warn!(
+                    projection,
+                    %shard,
+                    error,
+                    "projecting failed; trying this shard again with growing pauses up to 30 s"
+                );
+            }
         } else {
             tracing::debug!(projection, %shard, error, "projecting failed again");
         }

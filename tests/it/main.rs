@@ -37,6 +37,7 @@ mod rebuild_slots;
 mod receipts;
 mod refused;
 mod rights;
+mod skip;
 mod store;
 mod storm;
 mod support;

@@ -96,7 +96,8 @@ impl Tally {
             | Event::PushAttemptPending(_)
             | Event::PushRescheduled(_)
             | Event::PushReceipt(_)
-            | Event::MessageErased(_) => {}
+            | Event::MessageErased(_)
+            | Event::Skipped(_) => {}
         }
     }
 

@@ -17,7 +17,7 @@ use super::{OnProgress, Rebuild, RebuildError, Tally};
 use crate::{
     event::Recorded,
     id::{Position, Shard},
-    projection::{Keys, Projection, Rows},
+    projection::{Projection, Rows, fold_all, touched},
     store::{Ahead, Checkpoint, Loaded, Slot, Store, StoreError},
 };
 
@@ -143,13 +143,22 @@ impl<E: Into<RebuildError>> From<E> for Halt {
 
 impl Load {
     /// Folds to the target, from the checkpoint again whenever somebody else has moved it or the database
-    /// was away for a moment.
-    async fn run(self) -> Result<(), RebuildError> {
-        let (mut refused, mut last) = (0, None);
+    /// was away for a moment. Where the fold fails at an event, all before it is folded.
+    async fn run(mut self) -> Result<(), RebuildError> {
+        let (mut refused, mut last, mut fault) = (0, None, None);
         loop {
             let contended = RebuildError::Contended(self.projection.name());
             let (error, tries) = match self.fold_on().await {
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    let Some(fault) = fault else { return Ok(()) };
+                    let place = (self.shard, self.target);
+                    return Err(self.store.park_slot(self.projection, self.slot, place, fault).await.into());
+                }
+                Err(RebuildError::Store(StoreError::Fold(found))) => {
+                    self.target = Position(found.event.position.0 - 1);
+                    fault = Some(found.into());
+                    continue;
+                }
                 Ok(from) => {
                     refused = if last == from { refused } else { 0 };
                     last = from;
@@ -214,14 +223,9 @@ impl Load {
     async fn fold(&self, events: &[Recorded], range: &mut Range) -> Result<(), StoreError> {
         let Some(last) = events.last() else { return Ok(()) };
         debug_assert!(last.position > range.place, "positions become visible in order");
-        let mut keys = Keys::default();
-        for event in events {
-            self.projection.touches(event, &mut keys);
-        }
+        let keys = touched(self.projection, events);
         self.store.read_slot(self.projection, self.slot, &keys, &mut range.rows).await?;
-        for event in events {
-            self.projection.fold(event, &mut range.rows);
-        }
+        fold_all(self.projection, events, &mut range.rows)?;
         range.place = last.position;
         range.events += events.len() as u64;
         Ok(())
