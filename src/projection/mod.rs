@@ -38,7 +38,7 @@ pub trait Projection: Send + Sync {
     /// Its name: the folder under `projections/` and the word operators type.
     fn name(&self) -> &'static str;
 
-    /// Raised whenever fold or tables change; a newer version is rebuilt from the log.
+    /// Raised whenever fold or tables change; a newer version is rebuilt from the log (VERSIONED).
     fn version(&self) -> i32;
 
     /// Its tables, in the order of the dialect files.

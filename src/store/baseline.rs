@@ -257,12 +257,22 @@ impl Baseline {
         })
     }
 
-    /// Lets the database look at its tables where it does so by itself after a while.
-    pub async fn analyze(&self) -> Result<(), StoreError> {
+    /// Lets the database do at once what it does by itself in the minutes after much was written: nothing of it
+    /// is to run beside what is measured.
+    pub async fn settle(&self) -> Result<(), StoreError> {
         match self.db.dialect() {
-            Dialect::Postgres => self.script("analyze".to_owned()).await,
-            Dialect::Sqlite | Dialect::MySql => Ok(()),
+            Dialect::Postgres => {
+                self.exec("vacuum (analyze)".to_owned()).await?;
+                // Not everybody may ask for it; it comes by itself then.
+                let asked = self.exec("checkpoint".to_owned()).await;
+                if let Err(error) = asked {
+                    tracing::debug!(%error, "no checkpoint");
+                }
+            }
+            Dialect::Sqlite => _ = self.exec("pragma wal_checkpoint(truncate)".to_owned()).await?,
+            Dialect::MySql => {}
         }
+        Ok(())
     }
 
     async fn script(&self, sql: String) -> Result<(), StoreError> {

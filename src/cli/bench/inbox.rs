@@ -242,7 +242,7 @@ async fn fill(
     }
     fold(stage).await?;
     bar.finish_and_clear();
-    Ok(stage.baseline.analyze().await?)
+    Ok(stage.baseline.settle().await?)
 }
 
 /// Folds what is there by now into the inbox, and into nothing else: lists are read from it alone.
@@ -274,7 +274,7 @@ async fn copy(stage: &Stage, copies: u64) -> anyhow::Result<()> {
     }
     stage.baseline.end_copies(copies).await?;
     bar.finish_and_clear();
-    Ok(stage.baseline.analyze().await?)
+    Ok(stage.baseline.settle().await?)
 }
 
 async fn list(client: &mut Client, path: &str) -> anyhow::Result<()> {

@@ -66,7 +66,7 @@ impl Options {
         let filling = bar("fill the log", self.messages);
         load::fill(stage, &mut load, self.messages, &filling).await?;
         filling.finish_and_clear();
-        stage.baseline.analyze().await?;
+        stage.baseline.settle().await?;
 
         let bar = bar("rounds", u64::from(self.run.rounds));
         let mut rates = Rates::default();

@@ -72,7 +72,7 @@ impl Options {
         let show = |done, _| folding.set_position(done);
         rebuild.load(Slot::A, heads(stage).await?, Ranges::default(), &show).await?;
         folding.finish_and_clear();
-        stage.baseline.analyze().await?;
+        stage.baseline.settle().await?;
 
         let bar = bar("rounds", u64::from(self.run.rounds));
         let mut rounds = Rounds::default();
