@@ -27,7 +27,8 @@ impl Store {
     ) -> Result<ProjectionState, StoreError> {
         if let Some(state) = self.projection_state(projection.name()).await? {
             // Tables of another version may lack what the views of this one name.
-            if self.db.dialect() == Dialect::MySql && state.version == projection.version() {
+            let is_own = self.db.dialect() == Dialect::MySql && state.version == projection.version();
+            if is_own && self.is_readable(projection, state.live).await? {
                 // There DDL commits by itself, so a flip may have been cut off before its views.
                 let mut tx = self.db.begin(Mode::Write).await?;
                 make_views(&mut tx, projection, state.live).await?;
@@ -184,6 +185,7 @@ impl Store {
         for table in projection.tables() {
             match snapshot.rows(table, slot, None, 1).await {
                 Ok(_) => {}
+                Err(error) if error.is_transient() => return Err(error),
                 Err(StoreError::Database(sqlx::Error::Database(_) | sqlx::Error::ColumnNotFound(_))) => {
                     return Ok(false);
                 }

@@ -133,8 +133,8 @@ pub struct Rebuilt {
     pub slot: Slot,
     /// Whether it is live now; not when it differs and that was not accepted.
     pub flipped: bool,
-    /// What the comparison with the slot that was live found; none when its version was older, or when
-    /// they could not be compared and that was accepted.
+    /// What the comparison with the slot that was live found; none when its version was older, when its tables
+    /// were not there any more, or when they could not be compared and that was accepted.
     pub comparison: Option<Comparison>,
     /// The shards of which the slot, live by now, could not be brought up to the end of the log.
     pub behind: Vec<Behind>,
@@ -257,7 +257,8 @@ impl Rebuild {
         self.store.begin_rebuild(claim, folded, wish.goes_on.then_some(wish.accept)).await?;
         self.fold_until(slot, self.places(live).await?, progress).await?;
         self.store.index_slot(self.projection, slot).await?;
-        if state.version != version {
+        // Nothing is lost with tables that are not there any more, and nothing to be compared with.
+        if state.version != version || !self.store.is_readable(self.projection, live).await? {
             return Ok(Prepared { slot, comparison: None });
         }
         let comparison = match self.compare(live, slot, progress).await {

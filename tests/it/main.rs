@@ -36,6 +36,7 @@ mod rebuild_load;
 mod rebuild_slots;
 mod receipts;
 mod refused;
+mod restore;
 mod rights;
 mod skip;
 mod store;

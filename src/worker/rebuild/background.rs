@@ -1,6 +1,6 @@
 //! Rebuilds beside everything else that a process does: those that somebody asks for over HTTP, and those that
-//! nobody has to ask for, because this release folds a projection in another way than its tables were made, or
-//! because a service was stopped in the middle of one.
+//! nobody has to ask for, because this release folds a projection in another way than its tables were made, because
+//! its tables are gone, or because a service was stopped in the middle of one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -156,13 +156,17 @@ impl Rebuilds {
     async fn is_due(&self, projection: &dyn Projection) -> Result<Option<bool>, RebuildError> {
         let Some(state) = self.store.projection_state(projection.name()).await? else { return Ok(None) };
         let more = self.store.rebuild_state(projection.name()).await?;
-        Ok(due(&state, &more, projection.version()))
+        let is_lost =
+            state.version == projection.version() && !self.store.is_readable(projection, state.live).await?;
+        Ok(due(&state, is_lost, &more, projection.version()))
     }
 }
 
-fn due(state: &ProjectionState, more: &RebuildState, wanted: i32) -> Option<bool> {
+/// `is_lost` says that the live tables are not there, or not as this version makes them.
+fn due(state: &ProjectionState, is_lost: bool, more: &RebuildState, wanted: i32) -> Option<bool> {
+    let is_old = state.version < wanted;
     // What a newer release has made is left to it.
-    more.goes_on.or((state.version < wanted).then_some(false)).filter(|_| state.version <= wanted)
+    more.goes_on.or((is_old || is_lost).then_some(false)).filter(|_| state.version <= wanted)
 }
 
 /// Runs a rebuild and tells how it went.
@@ -204,7 +208,7 @@ mod tests {
     use crate::store::Slot;
 
     #[test]
-    fn older_tables_and_what_was_cut_off_are_due_and_newer_tables_are_not() {
+    fn older_and_lost_tables_and_what_was_cut_off_are_due_and_newer_tables_are_not() {
         let state = |version| ProjectionState {
             name: "inbox".to_owned(),
             version,
@@ -213,15 +217,18 @@ mod tests {
             building_version: None,
         };
         let more = |goes_on| RebuildState { goes_on, ..RebuildState::default() };
-        for (version, goes_on, expected) in [
-            (3, None, None),
-            (2, None, Some(false)),
-            (2, Some(true), Some(true)),
-            (3, Some(false), Some(false)),
-            (4, None, None),
-            (4, Some(true), None),
+        for (version, is_lost, goes_on, expected) in [
+            (3, false, None, None),
+            (3, true, None, Some(false)),
+            (2, false, None, Some(false)),
+            (2, false, Some(true), Some(true)),
+            (3, false, Some(false), Some(false)),
+            (4, false, None, None),
+            (4, true, None, None),
+            (4, false, Some(true), None),
         ] {
-            assert_eq!(due(&state(version), &more(goes_on), 3), expected, "{version} {goes_on:?}");
+            let found = due(&state(version), is_lost, &more(goes_on), 3);
+            assert_eq!(found, expected, "{version} {is_lost} {goes_on:?}");
         }
     }
 }

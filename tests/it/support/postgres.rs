@@ -54,6 +54,22 @@ impl PrivatePostgres {
         self.run("pg_ctl", &arguments).await;
     }
 
+    /// Dumps the database `postgres` to a file of the server's owner, with these arguments too.
+    pub(crate) async fn dump(&self, arguments: &[&str]) -> String {
+        let file = self.folder.join("dump.sql").to_string_lossy().into_owned();
+        let url = self.url();
+        let words: Vec<_> =
+            ["--file", &file, "--dbname", &url].into_iter().chain(arguments.iter().copied()).collect();
+        self.run("pg_dump", &words).await;
+        file
+    }
+
+    /// Brings a dump into the database `postgres`, which is empty.
+    pub(crate) async fn restore(&self, file: &str) {
+        let url = self.url();
+        self.run("psql", &["--quiet", "--set", "ON_ERROR_STOP=1", "--file", file, "--dbname", &url]).await;
+    }
+
     fn data(&self) -> String {
         self.folder.join("data").to_string_lossy().into_owned()
     }
