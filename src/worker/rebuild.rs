@@ -32,8 +32,8 @@ use crate::{
     store::{Claim, ProjectError, Slot, Step, Store, StoreError},
 };
 
-/// Events folded in one transaction.
-const BATCH: u64 = 2_000;
+/// Events folded in one transaction; others who write on SQLite wait for it.
+const BATCH: u64 = 500;
 /// Differences that are named; the rest is counted.
 const NAMED: usize = 100;
 /// Tries to bring the fresh slot to exactly the place of the live one.

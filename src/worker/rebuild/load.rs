@@ -11,6 +11,7 @@ use std::{num::NonZero, time::Duration};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
+    time::Instant,
 };
 
 use super::{OnProgress, Rebuild, RebuildError, Tally};
@@ -22,15 +23,19 @@ use crate::{
 };
 
 /// Reads that may wait for the fold, for each shard.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 /// Events read at first, while nobody knows how large they are.
 const FIRST_EVENTS: u64 = 100;
 /// Events read at a time.
-const READ_EVENTS: u64 = 2_000;
+const READ_EVENTS: u64 = 500;
 /// Bytes of the log read at a time, as far as events are of about the same size.
 const READ_BYTES: u64 = 2 << 20;
-/// Events in one transaction: few enough that others who write on SQLite do not wait long.
+/// Events in one transaction.
 const RANGE_EVENTS: u64 = 5_000;
+/// Events in one transaction while others append: on SQLite they wait for as long as it takes.
+const SHORT_EVENTS: u64 = 500;
+/// The longest rest while others append.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Memory that rows may take, over all shards that are folded at a time: those of a range, and as much of
 /// those kept between ranges.
 const ROWS_BYTES: usize = 64 << 20;
@@ -126,6 +131,17 @@ struct Range {
     rows: Rows,
     /// The range before.
     writing: JoinSet<Result<Loaded, StoreError>>,
+    pace: Pace,
+}
+
+/// How a shard gives way to those who append (GIVES-WAY): while there are any, its transactions are short and it rests as
+/// long as it works, so that half of what the machine and the database can do is left.
+struct Pace {
+    /// The end of the log, over all shards, when it last looked.
+    head: Option<i64>,
+    others_append: bool,
+    /// Since when it works without a rest.
+    since: Instant,
 }
 
 /// Why a shard does not go on from what is in memory.
@@ -196,13 +212,16 @@ impl Load {
         let mut reader = JoinSet::new();
         let (store, shard, target, most) = (self.store.clone(), self.shard, self.target, self.ranges.events);
         reader.spawn(async move { read_on(&store, shard, (from, target), most, sender).await });
-        let mut range =
-            Range { from, place: from, events: 0, rows: Rows::default(), writing: JoinSet::new() };
+        let pace = Pace { head: None, others_append: false, since: Instant::now() };
+        let (rows, writing) = (Rows::default(), JoinSet::new());
+        let mut range = Range { from, place: from, events: 0, rows, writing, pace };
         while let Some(read) = reads.recv().await {
             let Ahead { events, stopped, .. } = read?;
             self.fold(&events, &mut range).await?;
-            if range.events >= self.ranges.events || range.rows.fresh_bytes() >= self.ranges.bytes {
+            let most = if range.pace.others_append { SHORT_EVENTS } else { RANGE_EVENTS };
+            if range.events >= most.min(self.ranges.events) || range.rows.fresh_bytes() >= self.ranges.bytes {
                 self.write(&mut range).await?;
+                self.rest(&mut range).await?;
             }
             if let Some(source) = stopped {
                 self.write(&mut range).await?;
@@ -217,6 +236,19 @@ impl Load {
         }
         self.write(&mut range).await?;
         range.written().await
+    }
+
+    /// Looks whether others append, and gives way if they do.
+    async fn rest(&self, range: &mut Range) -> Result<(), Halt> {
+        let head = self.store.heads().await?.iter().map(|it| it.position.0).sum();
+        range.pace.others_append = range.pace.head.replace(head).is_some_and(|before| before < head);
+        if range.pace.others_append {
+            // What was handed on is written first, so that the rest is one.
+            range.written().await?;
+            tokio::time::sleep(range.pace.since.elapsed().min(REST_MAX)).await;
+        }
+        range.pace.since = Instant::now();
+        Ok(())
     }
 
     /// Folds events into the rows of the range.
