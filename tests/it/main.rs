@@ -33,6 +33,7 @@ mod project;
 mod reads;
 mod rebuild;
 mod rebuild_load;
+mod rebuild_random;
 mod rebuild_slots;
 mod receipts;
 mod refused;

@@ -13,6 +13,7 @@ use std::{
 
 pub(crate) mod counterparts;
 pub(crate) mod database;
+pub(crate) mod history;
 pub(crate) mod ledger;
 pub(crate) mod nginx;
 pub(crate) mod postgres;
