@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Days, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A point in time, UTC, in whole microseconds since 1970-01-01.
@@ -101,6 +101,63 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// A day in UTC, written `2026-11-22`; from the year 0 to 9999, so that days sort as their texts do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Day(NaiveDate);
+
+impl Day {
+    /// The day of a moment; one that no calendar has is on the first day of 1970.
+    #[must_use]
+    pub fn of(time: Timestamp) -> Self {
+        Self(DateTime::<Utc>::from_timestamp_micros(time.as_micros()).unwrap_or_default().date_naive())
+    }
+
+    /// So many days later, stopping at the end of the calendar.
+    #[must_use]
+    pub fn plus(self, days: u64) -> Self {
+        Self(self.0.checked_add_days(Days::new(days)).unwrap_or(NaiveDate::MAX))
+    }
+
+    /// So many days before, stopping at the beginning of the calendar.
+    #[must_use]
+    pub fn minus(self, days: u64) -> Self {
+        Self(self.0.checked_sub_days(Days::new(days)).unwrap_or(NaiveDate::MIN))
+    }
+
+    /// How many days after `earlier` this is; negative when it is before.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> i64 {
+        self.0.signed_duration_since(earlier.0).num_days()
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Day {
+    type Err = NotADay;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // As it is written and in no other way: the parser takes shorter ones, too.
+        let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(Self);
+        day.filter(|it| text.len() == 10 && it.to_string() == text).ok_or_else(|| NotADay(text.to_owned()))
+    }
+}
+
+/// The text is no day.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a day such as 2026-11-22")]
+pub struct NotADay(String);
+
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Where `now` comes from.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The present moment.
@@ -151,5 +208,28 @@ mod tests {
         let time = Timestamp::parse("2026-11-22T18:00:00.123456789+09:00");
         assert_eq!(time.map(|it| it.to_string()).as_deref(), Some("2026-11-22T09:00:00.123456Z"));
         assert_eq!(Timestamp::parse("2026-11-22 09:00"), None, "an offset is required");
+    }
+
+    #[test]
+    fn a_day_is_that_of_utc_and_written_in_one_way() {
+        let day = |text: &str| text.parse::<Day>().ok();
+        let of = |text| Day::of(Timestamp::parse(text).unwrap()).to_string();
+        assert_eq!(of("2026-11-22T23:59:59.999999Z"), "2026-11-22");
+        assert_eq!(of("2026-11-22T08:59:59+09:00"), "2026-11-21");
+        assert_eq!(day("2028-02-28").unwrap().plus(2), day("2028-03-01").unwrap());
+        assert_eq!(day("2028-03-01").unwrap().minus(2).to_string(), "2028-02-28");
+        assert_eq!(day("2028-03-01").unwrap().since(day("2028-02-28").unwrap()), 2);
+        for text in [
+            "2026-2-01",
+            "2026-02-29",
+            "+2026-02-01",
+            "26-02-01",
+            "-0001-02-01",
+            "12026-02-01",
+            "2026-02-01T00:00:00Z",
+            "",
+        ] {
+            assert_eq!(day(text), None, "{text}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod providers;
 mod quarantine;
 mod receipts;
 mod serve;
+mod stats;
 
 use std::{sync::Arc, time::Duration};
 
@@ -124,6 +125,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::retry))
         .routes(routes!(deliveries::cancel))
+        .routes(routes!(stats::show))
         .routes(routes!(providers::list))
         .routes(routes!(providers::pause))
         .routes(routes!(providers::resume))

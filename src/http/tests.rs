@@ -18,6 +18,7 @@ mod providers;
 mod quarantine;
 mod receipts;
 mod scopes;
+mod stats;
 mod users;
 
 use std::{sync::Arc, time::Duration};

@@ -10,6 +10,7 @@
 //! ([`Rows::changes`]), and those that were not used for longest are forgotten ([`Rows::forget`]).
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     mem,
 };
@@ -22,7 +23,7 @@ const ENTRY_BYTES: usize = 128;
 /// First key columns of rows to load, by table, each once.
 #[derive(Debug, Default)]
 pub struct Keys<'e> {
-    tables: Vec<(&'static str, HashMap<&'e str, Want>)>,
+    tables: Vec<(&'static str, HashMap<Cow<'e, str>, Want>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,30 +34,30 @@ enum Want {
 
 impl<'e> Keys<'e> {
     /// Asks for every row of `R`'s table whose key begins with `first`.
-    pub fn want<R: Row>(&mut self, first: &'e str) {
-        self.table(R::TABLE).entry(first).or_insert(Want::Load);
+    pub fn want<R: Row>(&mut self, first: impl Into<Cow<'e, str>>) {
+        self.table(R::TABLE).entry(first.into()).or_insert(Want::Load);
     }
 
     /// States that before this event no row of `R`'s table has a key that begins with `first`, so
     /// that later events of the batch need not load it either.
-    pub fn fresh<R: Row>(&mut self, first: &'e str) {
-        self.table(R::TABLE).entry(first).or_insert(Want::Fresh);
+    pub fn fresh<R: Row>(&mut self, first: impl Into<Cow<'e, str>>) {
+        self.table(R::TABLE).entry(first.into()).or_insert(Want::Fresh);
     }
 
     /// The first key columns whose rows are to be loaded from `table`, in byte order.
     #[must_use]
-    pub fn of(&self, table: &Table) -> Vec<&'e str> {
+    pub fn of(&self, table: &Table) -> Vec<&str> {
         let mut firsts: Vec<_> = self.that(table, Want::Load).collect();
         firsts.sort_unstable();
         firsts
     }
 
-    fn that(&self, table: &Table, want: Want) -> impl Iterator<Item = &'e str> {
+    fn that(&self, table: &Table, want: Want) -> impl Iterator<Item = &str> {
         let wants = self.tables.iter().filter(|(name, _)| *name == table.name).flat_map(|(_, it)| it);
-        wants.filter(move |(_, it)| **it == want).map(|(first, _)| *first)
+        wants.filter(move |(_, it)| **it == want).map(|(first, _)| &**first)
     }
 
-    fn table(&mut self, table: &'static Table) -> &mut HashMap<&'e str, Want> {
+    fn table(&mut self, table: &'static Table) -> &mut HashMap<Cow<'e, str>, Want> {
         let index = self.tables.iter().position(|(name, _)| *name == table.name).unwrap_or_else(|| {
             self.tables.push((table.name, HashMap::new()));
             self.tables.len() - 1
@@ -128,7 +129,7 @@ impl Rows {
 
     /// The first key columns of rows of `table` that `keys` wants and that have yet to be loaded.
     #[must_use]
-    pub fn missing<'e>(&self, keys: &Keys<'e>, table: &'static Table) -> Vec<&'e str> {
+    pub fn missing<'k>(&self, keys: &'k Keys<'_>, table: &'static Table) -> Vec<&'k str> {
         let groups = self.tables.iter().find(|(it, _)| it.name == table.name).map(|(_, groups)| groups);
         let is_missing = |first: &&str| groups.and_then(|it| it.get(*first)).is_none_or(|it| !it.whole);
         keys.of(table).into_iter().filter(is_missing).collect()
@@ -149,6 +150,23 @@ impl Rows {
                 group.wanted |= want == Want::Load;
             }
         }
+    }
+
+    /// The row with this key, if there is one.
+    pub fn get<R: Row>(&mut self, first: &str, rest: &[Value]) -> Option<R> {
+        let cell = self.find(R::TABLE, first, rest).filter(|cell| !cell.gone)?;
+        Some(R::from_values(cell.row.clone()))
+    }
+
+    /// Whether there is a row with this key.
+    pub fn has<R: Row>(&mut self, first: &str, rest: &[Value]) -> bool {
+        self.find(R::TABLE, first, rest).is_some_and(|cell| !cell.gone)
+    }
+
+    /// How many rows have a key that begins with `first`.
+    pub fn count<R: Row>(&mut self, first: &str) -> usize {
+        let group = self.group(R::TABLE, first);
+        group.map_or(0, |it| it.cells.iter().filter(|cell| !cell.gone).count())
     }
 
     /// Changes the row with this key, and says whether there was one.

@@ -9,21 +9,22 @@ use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::Te
 use serde_json::json;
 
 use super::{
-    ALL, Row,
+    ALL, Row, Value,
     case_tests::{Tables, fold_in_batches, fold_in_ranges},
     deliveries::{Deliveries, DeliveryStatus, PushAttempt, PushDelivery},
     fold_in_memory,
     inbox::{Inbox, InboxCounter, InboxItem},
     messages::{Engagement, MessageRow, Messages, PushState},
+    statistics::{DailyCount, Statistics},
 };
 use crate::{
     clock::Timestamp,
     event::{
         Decision, Event, FailureClass, MessageCancelled, MessageErased, Metadata, PlannedDelivery,
-        PushSuppressed, ReceiptKind, Recorded, RescheduleCause, SuppressReason,
+        PushSuppressed, ReceiptKind, Recorded, RescheduleCause, SuppressReason, Verdict,
     },
     id::{DeliveryId, DeviceId, MessageId, Position, Shard, Version},
-    message::{ContentHash, Message, Target},
+    message::{Appearance, ContentHash, Message, Target},
     stream::{Able, AttemptResult, Claim, Command, Failover, Mark, Receive, Stream, decide},
 };
 
@@ -257,6 +258,69 @@ fn moved(log: &[Recorded], message: &str) -> i64 {
     i64::try_from(moved.len()).unwrap()
 }
 
+/// What the statistics have to show, by day, category and column: the facts of each event in their words, each
+/// item's steps once.
+fn plain_count(log: &[Recorded]) -> BTreeMap<(String, String, &'static str), i64> {
+    let (mut counted, mut once) = (BTreeMap::new(), BTreeSet::new());
+    for it in log {
+        let of_it = |first: &&Recorded| first.message_id == it.message_id && first.version.0 == 0;
+        let Some(Event::MessageReceived(first)) = log.iter().find(of_it).map(|it| &it.body) else { continue };
+        let mut facts = Vec::new();
+        match &it.body {
+            Event::MessageReceived(_) => {
+                facts.push("messages_received");
+                facts.extend(
+                    (first.message.appears(it.recorded_at) == Appearance::AtOnce).then_some("items_appeared"),
+                );
+            }
+            Event::MessageConflicted(_) => facts.push("messages_conflicted"),
+            Event::MessageCancelled(_) => facts.push("messages_cancelled"),
+            Event::InboxPresented => facts.push("items_appeared"),
+            Event::InboxDeleted => facts.push("items_deleted"),
+            Event::InboxExpired => facts.push("items_expired"),
+            Event::InboxSeen | Event::InboxRead | Event::InboxClicked => {
+                let steps = match it.body.kind() {
+                    "inbox.seen" => &["items_seen"][..],
+                    "inbox.read" => &["items_seen", "items_read"],
+                    _ => &["items_seen", "items_read", "items_clicked"],
+                };
+                facts.extend(steps.iter().filter(|step| once.insert((it.message_id.clone(), **step))));
+            }
+            Event::PushPlanned(plan) => facts.extend(plan.deliveries.iter().map(|_| "deliveries_planned")),
+            Event::PushAttemptStarted(attempt) => {
+                facts.push("attempts_started");
+                facts.extend((attempt.attempt != 1).then_some("attempts_retried"));
+            }
+            Event::PushAttemptFailed(_) => facts.push("attempts_failed"),
+            Event::PushAttemptLost(_) => facts.push("attempts_lost"),
+            Event::PushAttemptSucceeded(end) => facts.extend(end.settles.then_some("deliveries_accepted")),
+            Event::PushRescheduled(it) => facts.extend(it.reopens.map(|_| "deliveries_reopened")),
+            Event::PushSuppressed(it) => {
+                let names = DailyCount::TABLE.columns.iter().map(|it| it.name);
+                let name = format!("deliveries_{}", it.reason.as_str());
+                facts.extend(names.filter(|it| *it == name));
+            }
+            Event::PushExhausted(it) => facts.push(match it.verdict {
+                Verdict::Failed => "deliveries_failed",
+                Verdict::Unknown => "deliveries_unknown",
+            }),
+            Event::PushReceipt(it) => match it.kind {
+                ReceiptKind::Delivered => facts.push("deliveries_delivered"),
+                ReceiptKind::Opened => facts.push("deliveries_opened"),
+                _ => {}
+            },
+            _ => {}
+        }
+        let category = first.message.category.clone().unwrap_or_default();
+        let day =
+            it.recorded_at.to_string().split_once('T').map(|(day, _)| day.to_owned()).unwrap_or_default();
+        for fact in facts {
+            *counted.entry((day.clone(), category.clone(), fact)).or_default() += 1;
+        }
+    }
+    counted
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -318,6 +382,32 @@ proptest! {
             let attempts = attempts.iter().filter(|attempt| attempt.delivery_id == it.delivery_id).count();
             prop_assert_eq!(usize::try_from(it.attempts), Ok(attempts), "{:?}", it);
         }
+    }
+
+    #[test]
+    fn statistics_equal_a_plain_count_of_the_events(tries in tries()) {
+        let mut log = History::of(&tries);
+        for it in &mut log {
+            // A history is less than an hour; this makes it a few days.
+            it.recorded_at = Timestamp::from_micros(it.recorded_at.as_micros() * 90);
+        }
+        let tables = fold_in_memory(&Statistics, &log);
+        let mut kept: BTreeMap<(String, String, &str), i64> = BTreeMap::new();
+        for (table, rows) in tables.iter().filter(|(table, _)| table.name == DailyCount::TABLE.name) {
+            for row in rows {
+                let it = DailyCount::from_values(row.clone());
+                for (column, cell) in table.columns.iter().zip(row).skip(4) {
+                    if let (Value::Int(count @ 1..), true) = (cell, column.name != "last_position") {
+                        kept.insert((it.day.clone(), it.category.clone(), column.name), *count);
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(kept, plain_count(&log));
+        let accepted = typed::<DailyCount>(&tables).iter().map(|it| it.deliveries_accepted).sum::<i64>();
+        let deliveries = typed::<PushDelivery>(&fold_in_memory(&Deliveries, &log));
+        let shown = deliveries.iter().filter(|it| it.status == DeliveryStatus::Accepted).count();
+        prop_assert_eq!(usize::try_from(accepted), Ok(shown));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod deliveries;
 pub mod inbox;
 pub mod messages;
 pub mod row;
+pub mod statistics;
 
 use std::{
     any::Any,
@@ -25,7 +26,8 @@ pub use batch::{Changes, Keys, Rows};
 pub use row::{Column, ColumnKind, Field, Key, Row, Table, Value};
 
 /// Every projection of the product.
-pub static ALL: &[&dyn Projection] = &[&inbox::Inbox, &deliveries::Deliveries, &messages::Messages];
+pub static ALL: &[&dyn Projection] =
+    &[&inbox::Inbox, &deliveries::Deliveries, &messages::Messages, &statistics::Statistics];
 
 /// The projection of that name.
 #[must_use]

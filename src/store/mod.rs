@@ -30,6 +30,7 @@ mod schema;
 mod scratch;
 mod skips;
 mod slots;
+pub mod statistics;
 mod status;
 mod typed;
 

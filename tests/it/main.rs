@@ -40,6 +40,7 @@ mod refused;
 mod restore;
 mod rights;
 mod skip;
+mod statistics;
 mod store;
 mod storm;
 mod support;

@@ -10,6 +10,7 @@ use std::{
 use notification_ledger::{
     event::{Event, Recorded},
     id::{DeliveryId, Position},
+    projection::ALL,
     store::Store,
 };
 
@@ -124,7 +125,7 @@ async fn ten_kills(kind: Kind) {
     assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
     let store = open_store(&db, 1).await;
     all_ended(&store, &service).await;
-    for projection in ["inbox", "deliveries", "messages"] {
+    for projection in ALL.iter().map(|it| it.name()) {
         let verified = service.run(&["projections", "verify", projection]).await;
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     }
@@ -153,7 +154,7 @@ async fn two_processes_share_the_work() {
     eventually("the queue is empty", DEADLINE, async || queue.depth().await == Depth::EMPTY).await;
     all_ended(&store, &one).await;
     assert_eq!(queue.dead_letter_depth().await, Depth::EMPTY);
-    for projection in ["inbox", "deliveries", "messages"] {
+    for projection in ALL.iter().map(|it| it.name()) {
         let verified = one.run(&["projections", "verify", projection]).await;
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     }

@@ -1,12 +1,14 @@
-//! How the databases go about what is read of an inbox: by a range of an index, whatever is asked for. That SQLite does
+//! How the databases go about what is read of an inbox, and of the counts: by a range of an index, whatever is asked for. That SQLite does
 //! is a test beside the statements.
 
 use notification_ledger::{
     clock::Timestamp,
     id::{Position, RecipientId},
+    projection::{Row as _, statistics::DailyCount},
     store::{
         Dialect,
         inbox::{Archived, InboxFilter, Status, explained},
+        statistics::{self, CountFilter},
     },
 };
 use serde_json::Value;
@@ -26,6 +28,19 @@ const ITEMS: &str = "insert into inbox_items_a (message_id, recipient_id, shard,
 const COUNTERS: &str = "insert into inbox_counters_a (recipient_id, category, shard, unseen, unread, total, last_position) \
     select concat('user-', mod(n, 2000)), concat('c-', n / 2000), 0, 1, 1, 1, n from NUMBERS";
 
+/// 51 years, a day of each: 100 categories in four shards.
+fn counts() -> String {
+    let names: Vec<_> = DailyCount::TABLE.columns.iter().map(|it| it.name).collect();
+    let values = names.iter().map(|name| match *name {
+        "slice" => "concat(2000 + floor(n / 400), '-11-22/', mod(n, 4))",
+        "category" => "concat('c-', mod(floor(n / 4), 100))",
+        "day" => "concat(2000 + floor(n / 400), '-11-22')",
+        _ => "1",
+    });
+    let values = values.collect::<Vec<_>>().join(", ");
+    format!("insert into daily_counts_a ({}) select {values} from NUMBERS", names.join(", "))
+}
+
 /// Every statement with the index that it has to ride on.
 fn statements(dialect: Dialect) -> Vec<(String, String)> {
     let recipient = RecipientId::new("user-1").unwrap();
@@ -38,6 +53,10 @@ fn statements(dialect: Dialect) -> Vec<(String, String)> {
                 all.extend(explained(dialect, &recipient, &filter, Timestamp::from_micros(500)));
             }
         }
+    }
+    for category in [None, Some("c-1".to_owned())] {
+        let [since, until] = ["2026-01-01", "2026-12-31"].map(|it| it.parse().unwrap());
+        all.extend(statistics::explained(dialect, &CountFilter { since, until, category }));
     }
     all.into_iter().map(|(index, sql)| (index.replace("{slot}", "a"), sql)).collect()
 }
@@ -59,7 +78,7 @@ async fn postgres_reads_ranges_of_indexes() {
     let db = TestDb::new(Kind::Postgres).await;
     let store = open_store(&db, 1).await;
     let mut connection = PgConnection::connect(db.url()).await.unwrap();
-    for fill in [ITEMS, COUNTERS] {
+    for fill in [ITEMS, COUNTERS, &counts()] {
         let fill = fill.replace("NUMBERS", "generate_series(1, 20000) as numbers (n)");
         sqlx::raw_sql(AssertSqlSafe(fill)).execute(&mut connection).await.unwrap();
     }
@@ -80,11 +99,14 @@ async fn mariadb_reads_ranges_of_indexes() {
     let db = TestDb::new(Kind::Mysql).await;
     let store = open_store(&db, 1).await;
     let mut connection = MySqlConnection::connect(db.url()).await.unwrap();
-    for fill in [ITEMS, COUNTERS] {
+    for fill in [ITEMS, COUNTERS, &counts()] {
         let fill = fill.replace("NUMBERS", "(select seq as n from seq_1_to_20000) as numbers");
         sqlx::raw_sql(AssertSqlSafe(fill)).execute(&mut connection).await.unwrap();
     }
-    sqlx::raw_sql("analyze table inbox_items_a, inbox_counters_a").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("analyze table inbox_items_a, inbox_counters_a, daily_counts_a")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     for (index, sql) in statements(Dialect::MySql) {
         let explain = AssertSqlSafe(format!("explain format=json {sql}"));
         let plan: String = sqlx::query_scalar(explain).fetch_one(&mut connection).await.unwrap();
@@ -98,7 +120,8 @@ async fn mariadb_reads_ranges_of_indexes() {
             let access = table["access_type"].as_str().unwrap();
             assert!(matches!(access, "range" | "ref"), "{access}: {sql}\n{plan:#}");
         }
-        let key = if index.starts_with("inbox_counters") { "PRIMARY" } else { &index };
+        let is_key = ["inbox_counters_a", "daily_counts_a"].contains(&index.as_str());
+        let key = if is_key { "PRIMARY" } else { &index };
         assert!(tables.iter().any(|it| it["key"] == key), "{key}: {sql}\n{plan:#}");
     }
     connection.close().await.unwrap();

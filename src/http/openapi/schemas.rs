@@ -14,7 +14,7 @@ use utoipa::{
 
 use crate::{
     audit::Entry,
-    clock::Timestamp,
+    clock::{Day, Timestamp},
     http::problem::Kind,
     id::{Cursor, DeliveryId, DeviceId, MessageId, Position, QuarantineId, RecipientId, Shard},
     ledger::operate::REPLAYED,
@@ -94,6 +94,8 @@ schemas! {
         text("RFC 3339; answers are in UTC with six decimals")
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
             .examples(["2026-11-22T09:00:00.000000Z"]);
+    Day, "Day":
+        text("A day in UTC").format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))).examples(["2026-11-22"]);
     ContentHash, "ContentHash": text("SHA-256 of the message's canonical form");
     Shard, "Shard": number("One slice of the log");
     Position, "Position": number("A place in a shard");

@@ -251,6 +251,11 @@ impl Story {
         self.tell("cancelDelivery", "waiting", second, Some(json!({ "reason": "a slip" }))).await;
         let list = json!({ "recipient": "user-1", "limit": 2, "since": "2026-11-22T00:00:00Z" });
         self.tell("listMessages", "newest", list, None).await;
+        self.it.project().await;
+        let days = json!({ "since": "2026-11-21", "until": "2026-11-22", "category": "pass", "by": "day" });
+        self.tell("showStats", "days", days, None).await;
+        let categories = json!({ "since": "2026-11-22", "until": "2026-11-22", "by": "category" });
+        self.tell("showStats", "categories", categories, None).await;
         let why = Some(json!({ "reason": "their status page is red" }));
         self.tell("pauseProvider", "outage", json!({ "name": "acme" }), why).await;
         self.tell("listProviders", "paused", json!({}), None).await;

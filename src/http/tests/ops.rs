@@ -1,6 +1,7 @@
 //! Health, metrics, and what is around every request: ids, limits, panics, and a log without secrets.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     sync::{Arc, Mutex},
     time::Duration,
@@ -16,10 +17,13 @@ use axum::{
 use tower::ServiceExt;
 
 use super::{Callers, Fixture, Keys, Settings};
-use crate::http::{
-    App,
-    auth::{Key, Scope},
-    observe::observe,
+use crate::{
+    http::{
+        App,
+        auth::{Key, Scope},
+        observe::observe,
+    },
+    projection::ALL,
 };
 
 #[tokio::test]
@@ -63,10 +67,18 @@ async fn the_projections_are_listed_with_their_lag() {
     it.clock.advance(Duration::from_millis(2500));
     it.send("m-2").await;
     let store = it.ledger.store();
-    let (inbox, slot, shard) = (crate::projection::ALL[0], crate::store::Slot::A, crate::id::Shard(0));
+    let (inbox, slot, shard) = (ALL[0], crate::store::Slot::A, crate::id::Shard(0));
     store.project(inbox, slot, shard, 1, None).await.unwrap();
     it.clock.advance(Duration::from_secs(1));
-    insta::assert_snapshot!("projections", it.get("/v1/projections").await);
+    let answer = it.get("/v1/projections").await.json();
+    let listed = answer["projections"].as_array().unwrap();
+    let names: BTreeSet<_> = listed.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!((names, listed.len()), (ALL.iter().map(|it| it.name()).collect(), ALL.len()));
+    let inbox = listed.iter().find(|it| it["name"] == "inbox").unwrap();
+    insta::assert_snapshot!("projections", format!("{inbox:#}"));
+    let others = listed.iter().filter(|it| it["name"] != "inbox");
+    let lags: BTreeSet<_> = others.map(|it| it["shards"][0]["lagEvents"].as_i64()).collect();
+    assert_eq!(lags, [Some(2)].into());
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub(super) enum Asks {
 use Asks::{A, Nothing, User};
 
 /// Every route, and what it asks.
-pub(super) const ROUTES: [(Method, &str, Asks); 41] = [
+pub(super) const ROUTES: [(Method, &str, Asks); 42] = [
     (Method::POST, "/v1/messages", A(Scope::MessagesWrite)),
     (Method::GET, "/v1/messages/{message}", A(Scope::MessagesRead)),
     (Method::GET, "/v1/recipients/{recipient}/messages", A(Scope::MessagesRead)),
@@ -58,6 +58,7 @@ pub(super) const ROUTES: [(Method, &str, Asks); 41] = [
     (Method::GET, "/v1/messages/{message}/deliveries/{delivery}", A(Scope::MessagesRead)),
     (Method::POST, "/v1/messages/{message}/deliveries/{delivery}/retry", A(Scope::Deliveries)),
     (Method::POST, "/v1/messages/{message}/deliveries/{delivery}/cancel", A(Scope::Deliveries)),
+    (Method::GET, "/v1/stats", A(Scope::MessagesRead)),
     (Method::GET, "/v1/providers", A(Scope::MessagesRead)),
     (Method::POST, "/v1/providers/{name}/pause", A(Scope::Providers)),
     (Method::POST, "/v1/providers/{name}/resume", A(Scope::Providers)),
