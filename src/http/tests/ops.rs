@@ -74,6 +74,7 @@ async fn the_projections_are_listed_with_their_lag() {
     let listed = answer["projections"].as_array().unwrap();
     let names: BTreeSet<_> = listed.iter().map(|it| it["name"].as_str().unwrap()).collect();
     assert_eq!((names, listed.len()), (ALL.iter().map(|it| it.name()).collect(), ALL.len()));
+    assert_eq!(answer["skipped"], serde_json::json!([]));
     let inbox = listed.iter().find(|it| it["name"] == "inbox").unwrap();
     insta::assert_snapshot!("projections", format!("{inbox:#}"));
     let others = listed.iter().filter(|it| it["name"] != "inbox");

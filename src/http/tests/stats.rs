@@ -82,7 +82,7 @@ async fn what_is_not_counted_yet_is_told_and_may_be_waited_for() {
         (&json!(6), Some(&json!([0])))
     );
     let waited = it.get("/v1/stats?after=0-6").await;
-    assert_eq!(waited.status.as_u16(), 503, "{waited}");
+    assert_eq!(waited.status.as_u16(), 504, "{waited}");
     it.project().await;
     let answer = it.get("/v1/stats?after=0-6").await;
     assert_eq!(columns(&answer.json(), &["messagesReceived"]).last(), Some(&json!([2])));
