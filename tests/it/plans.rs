@@ -28,12 +28,12 @@ const ITEMS: &str = "insert into inbox_items_a (message_id, recipient_id, shard,
 const COUNTERS: &str = "insert into inbox_counters_a (recipient_id, category, shard, unseen, unread, total, last_position) \
     select concat('user-', mod(n, 2000)), concat('c-', n / 2000), 0, 1, 1, 1, n from NUMBERS";
 
-/// 51 years, a day of each: 100 categories in four shards.
+/// 51 years, a day of each: 400 categories in four shards.
 fn counts() -> String {
     let names: Vec<_> = DailyCount::TABLE.columns.iter().map(|it| it.name).collect();
     let values = names.iter().map(|name| match *name {
         "slice" => "concat(2000 + floor(n / 400), '-11-22/', mod(n, 4))",
-        "category" => "concat('c-', mod(floor(n / 4), 100))",
+        "category" => "concat('c-', mod(n, 400))",
         "day" => "concat(2000 + floor(n / 400), '-11-22')",
         _ => "1",
     });

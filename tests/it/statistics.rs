@@ -109,8 +109,9 @@ async fn forget(store: &Store) {
         tx.script(format!("drop view {}", table.name)).await.unwrap();
         tx.script(format!("drop table {}_a", table.name)).await.unwrap();
     }
-    tx.script("delete from projection_checkpoints where projection = 'statistics'").await.unwrap();
-    tx.script("delete from projections where name = 'statistics'").await.unwrap();
+    for (table, column) in [("projection_checkpoints", "projection"), ("projections", "name")] {
+        tx.script(format!("delete from {table} where {column} = 'statistics'")).await.unwrap();
+    }
     tx.commit().await.unwrap();
 }
 
@@ -168,7 +169,7 @@ for_each_database! {
         // A row that somebody changed by hand is found by its name.
         let mut tx = store.db().begin(Mode::Write).await.unwrap();
         let crime = "update daily_counts_b set items_read = items_read + 1 where category = 'pass' and day = '2026-11-23'";
-        tx.script(crime).await.unwrap();
+        tx.script(crime.to_owned()).await.unwrap();
         tx.commit().await.unwrap();
         let proof = rebuild(store, &clock).verify(false, QUIET).await.unwrap();
         assert!(proof.differing > 0, "{proof:?}");
