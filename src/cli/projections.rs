@@ -48,7 +48,7 @@ enum Command {
     /// which the live slot is folded, even if it is stuck there. If they differ, the differences are
     /// named and nothing is flipped (exit code 1) unless --accept is given.
     Rebuild {
-        /// inbox, deliveries or messages
+        /// Which projection, by the name that `projections status` shows
         name: String,
         /// Begin at the first event even if an earlier rebuild was cut off
         #[arg(long)]
@@ -66,7 +66,7 @@ enum Command {
     /// version of the product made the old slot, this one cannot fold it on, and says so (exit code 1); with
     /// --accept it is shown as of where it stands, and the next start of a service rebuilds.
     Rollback {
-        /// inbox, deliveries or messages
+        /// Which projection, by the name that `projections status` shows
         name: String,
         /// Go back even to tables of another version, which stand still
         #[arg(long)]
@@ -79,7 +79,7 @@ enum Command {
     /// What is live is not touched. Where there is no old slot, nothing happens (exit code 0). A slot that is
     /// being built is no old one: that is refused (exit code 1).
     DropOld {
-        /// inbox, deliveries or messages
+        /// Which projection, by the name that `projections status` shows
         name: String,
         #[command(flatten)]
         output: Output,
@@ -89,7 +89,7 @@ enum Command {
     /// What is live is not touched. Where nothing is being built, nothing happens (exit code 0). A process that
     /// was at it notices within seconds and says so.
     Abort {
-        /// inbox, deliveries or messages
+        /// Which projection, by the name that `projections status` shows
         name: String,
         #[command(flatten)]
         output: Output,
@@ -99,7 +99,7 @@ enum Command {
     /// Nothing waits for it and nothing is changed. Exits with 1 when a row differs, and names rows and
     /// columns. Says how many events of the log the live tables lack: what they make is not compared.
     Verify {
-        /// inbox, deliveries or messages
+        /// Which projection, by the name that `projections status` shows
         name: String,
         /// Begin even if an earlier proof was cut off
         #[arg(long)]

@@ -1,7 +1,7 @@
 //! Reading what is counted: the rows of all shards added up, by day or by category.
 
 use sea_query::{
-    Expr, ExprTrait, MysqlQueryBuilder, Order, PostgresQueryBuilder, Query, SelectStatement, SimpleExpr,
+    Expr, ExprTrait, MysqlQueryBuilder, Order, PostgresQueryBuilder, Query, SelectStatement,
     SqliteQueryBuilder,
 };
 
@@ -78,9 +78,9 @@ fn counted(dialect: Dialect, filter: &CountFilter, by: CountBy) -> SelectStateme
         Dialect::Postgres => "bigint",
         Dialect::MySql => "signed",
     };
-    let column = |name: &'static str, kind| -> SimpleExpr {
+    let column = |name: &'static str, kind| -> Expr {
         match (name, kind) {
-            _ if name == by => Expr::col(name).into(),
+            _ if name == by => Expr::col(name),
             ("shard", _) | (_, ColumnKind::Text) => Expr::col(name).min(),
             ("last_position", _) => Expr::col(name).max(),
             (_, ColumnKind::Int) => Expr::col(name).sum().cast_as(whole),
