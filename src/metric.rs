@@ -43,6 +43,11 @@ pub const REBUILD_ALL_EVENTS: &str = "notification_ledger_rebuild_all_events";
 pub const REBUILD_EVENTS_PER_SECOND: &str = "notification_ledger_rebuild_events_per_second";
 /// 1 while the live tables are of another version than this release's, and stand still. Labels: `projection`.
 pub const PROJECTION_STANDS_STILL: &str = "notification_ledger_projection_stands_still";
+/// Rows of a projection's live tables that are not what the log says, among those proved in the last step; must be 0.
+/// Labels: `projection`.
+pub const PROJECTION_DRIFT_ROWS: &str = "notification_ledger_projection_drift_rows";
+/// Rows of a projection's live tables that were proved against the log. Labels: `projection`.
+pub const PROJECTION_PROVED_ROWS_TOTAL: &str = "notification_ledger_projection_proved_rows_total";
 /// Deliveries whose time has come, up to 100,000. Labels: `provider`, empty while unplanned.
 pub const DELIVERIES_DUE: &str = "notification_ledger_deliveries_due";
 /// Deliveries whose time came more than a minute ago. Labels: `provider`, empty while unplanned.
@@ -78,7 +83,7 @@ pub const HTTP_STREAMS: &str = "notification_ledger_http_streams";
 
 /// All of them: kind, name, unit, and what `/metrics` says about it.
 #[rustfmt::skip]
-pub const ALL: [(Kind, &str, Unit, &str); 33] = [
+pub const ALL: [(Kind, &str, Unit, &str); 35] = [
     (Kind::Counter, RECEIVED_TOTAL, Unit::Count, "Messages that came in, by ingress."),
     (Kind::Counter, APPENDED_TOTAL, Unit::Count, "Messages appended to the log, by ingress."),
     (Kind::Counter, REDELIVERED_TOTAL, Unit::Count, "Messages the log already had, with the same content, by ingress."),
@@ -96,6 +101,8 @@ pub const ALL: [(Kind, &str, Unit, &str); 33] = [
     (Kind::Gauge, REBUILD_ALL_EVENTS, Unit::Count, "Events that the rebuilt slot has to fold, by projection and shard."),
     (Kind::Gauge, REBUILD_EVENTS_PER_SECOND, Unit::Count, "Events that a rebuild folds a second, by projection."),
     (Kind::Gauge, PROJECTION_STANDS_STILL, Unit::Count, "1 while the live tables are of another version than this release's, by projection."),
+    (Kind::Gauge, PROJECTION_DRIFT_ROWS, Unit::Count, "Rows proved last that are not what the log says, by projection; must be 0."),
+    (Kind::Counter, PROJECTION_PROVED_ROWS_TOTAL, Unit::Count, "Rows of live tables proved against the log, by projection."),
     (Kind::Gauge, DELIVERIES_DUE, Unit::Count, "Deliveries whose time has come, by provider."),
     (Kind::Gauge, DELIVERIES_OVERDUE, Unit::Count, "Deliveries whose time came more than a minute ago, by provider."),
     (Kind::Counter, DELIVERY_ATTEMPTS_TOTAL, Unit::Count, "Attempts to push that ended, by provider and outcome."),
@@ -143,6 +150,7 @@ pub fn begin<'a>(providers: impl Iterator<Item = &'a str>, queues: impl Iterator
     }
     for it in projection::ALL {
         projected(it.name(), 0);
+        counter!(PROJECTION_PROVED_ROWS_TOTAL, "projection" => it.name()).increment(0);
     }
     for provider in providers {
         for outcome in
@@ -297,6 +305,13 @@ pub fn rebuild_place(projection: &str, shard: Shard, folded: i64, all: i64) {
 pub fn projection_stands_still(projection: &str, is_so: bool) {
     let value = if is_so { 1.0 } else { 0.0 };
     gauge!(PROJECTION_STANDS_STILL, "projection" => projection.to_owned()).set(value);
+}
+
+/// Rows of a projection's live tables were proved, and so many of them were wrong.
+pub fn proved(projection: &'static str, rows: u64, differing: u64) {
+    #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    gauge!(PROJECTION_DRIFT_ROWS, "projection" => projection).set(differing as f64);
+    counter!(PROJECTION_PROVED_ROWS_TOTAL, "projection" => projection).increment(rows);
 }
 
 /// One input refused with an answer.

@@ -37,6 +37,7 @@ use crate::{
         ingest,
         present::Present,
         project::Project,
+        prove::Prove,
         rebuild::background::Rebuilds,
     },
 };
@@ -253,6 +254,12 @@ pub async fn start_on(
         let present =
             worker::run(Present::new(ledger.clone()), folded.clone(), config.projection.poll, stop.clone());
         tasks.spawn("present", present);
+        if config.projection.prove_recipients > 0 {
+            let recipients = config.projection.prove_recipients;
+            let prove = Prove::new(ledger.clone(), Arc::clone(&clock), recipients, fastrand::Rng::new());
+            let run = worker::run(prove, Wake::default(), config.projection.prove_every, stop.clone());
+            tasks.spawn("prove", run);
+        }
     }
     if let Some(dispatched) = dispatched {
         let options = DeliverOptions { batch_max: config.delivery.batch_max, poll: config.delivery.poll };

@@ -1,5 +1,6 @@
 //! `projections`: how far they are, rebuilding them, proving them.
 
+mod part;
 mod skip;
 
 use std::{
@@ -19,10 +20,10 @@ use self::skip::{line, skip, told};
 use super::{Exit, Global, Logs, Output, print};
 use crate::{
     clock::{Clock, SystemClock},
-    id::{Cursor, Position, Shard},
+    id::{Cursor, MessageId, Position, RecipientId, Shard},
     projection::{self, Projection, Value},
     service,
-    store::{ShardStatus, Slot, Store},
+    store::{ShardStatus, Slot, Store, Subject},
     worker::rebuild::{
         Behind, Comparison, Difference, Rebuild, What, Wish,
         operate::{Aborted, RolledBack},
@@ -46,7 +47,8 @@ enum Command {
     /// is not missed. A rebuild that was cut off goes on where it was. While another process is at it, that is
     /// said (exit code 1); one that died may be taken over from after 30 seconds. Both are compared at the place to
     /// which the live slot is folded, even if it is stuck there. If they differ, the differences are
-    /// named and nothing is flipped (exit code 1) unless --accept is given.
+    /// named and nothing is flipped (exit code 1) unless --accept is given. With --message or --recipient only their
+    /// rows are made anew, in the live slot, in one transaction.
     Rebuild {
         /// Which projection, by the name that `projections status` shows
         name: String,
@@ -56,6 +58,8 @@ enum Command {
         /// Make the result live even if it differs from what was live, or cannot be compared with it
         #[arg(long)]
         accept: bool,
+        #[command(flatten)]
+        part: Part,
         #[command(flatten)]
         output: Output,
     },
@@ -96,7 +100,7 @@ enum Command {
     },
     /// Compare the live tables with a fresh fold of the log, row by row
     ///
-    /// Nothing waits for it and nothing is changed. Exits with 1 when a row differs, and names rows and
+    /// Nothing waits for it and, without --repair, nothing is changed. Exits with 1 when a row differs, and names rows and
     /// columns. Says how many events of the log the live tables lack: what they make is not compared.
     Verify {
         /// Which projection, by the name that `projections status` shows
@@ -104,6 +108,13 @@ enum Command {
         /// Begin even if an earlier proof was cut off
         #[arg(long)]
         restart: bool,
+        #[command(flatten)]
+        part: Part,
+        /// Mend what differs: fold the messages and recipients concerned anew, and compare them again
+        ///
+        /// Exits with 0 when nothing differs any more. Where more than 10,000 of them differ, rebuild.
+        #[arg(long)]
+        repair: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -114,6 +125,23 @@ enum Command {
     /// decided it and why is shown for ever. It cannot be taken back. An event before which nothing is
     /// parked is refused (exit code 1).
     Skip(Skip),
+}
+
+/// A part of a projection.
+#[derive(Debug, Args)]
+struct Part {
+    /// Only the rows of this message; its recipient's counters are not among them
+    #[arg(long, value_name = "ID", conflicts_with_all = ["recipient", "restart"])]
+    message: Option<MessageId>,
+    /// Only the rows of this recipient, counters too: of every message that `messages` or the inbox knows as theirs
+    #[arg(long, value_name = "ID", conflicts_with = "restart")]
+    recipient: Option<RecipientId>,
+}
+
+impl Part {
+    fn subject(self) -> Option<Subject> {
+        self.message.map(Subject::Message).or(self.recipient.map(Subject::Recipient))
+    }
 }
 
 /// An event, and why it is left out.
@@ -146,7 +174,10 @@ impl Options {
         };
         let exit = match self.command {
             Command::Status(output) => status(&store, clock.as_ref(), output).await,
-            Command::Rebuild { name, restart, accept, output } => {
+            Command::Rebuild { name, restart, accept, part, output } => {
+                if let Some(subject) = part.subject() {
+                    return part::mend(&rebuild(&name)?, &subject, output).await;
+                }
                 run_rebuild(&rebuild(&name)?, Wish { restart, accept, goes_on: false }, output).await
             }
             Command::Rollback { name, accept, output } => roll_back(&rebuild(&name)?, accept, output).await,
@@ -155,7 +186,15 @@ impl Options {
             Command::Skip(Skip { event, reason, by, output }) => {
                 skip(&store, event, (&reason, &by), clock.now(), output).await
             }
-            Command::Verify { name, restart, output } => run_verify(&rebuild(&name)?, restart, output).await,
+            Command::Verify { name, restart, part, repair, output } => {
+                let rebuild = rebuild(&name)?;
+                match (part.subject(), repair) {
+                    (None, false) => run_verify(&rebuild, restart, output).await,
+                    (None, true) => part::repair(&rebuild, restart, output).await,
+                    (Some(subject), false) => part::verify(&rebuild, &subject, output).await,
+                    (Some(subject), true) => part::mend(&rebuild, &subject, output).await,
+                }
+            }
         };
         store.close().await;
         exit

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     problem::Problem,
-    value::{at_least_one, millis, non_empty, within},
+    value::{at_least_one, millis, non_empty, seconds, within},
 };
 use crate::supervisor;
 
@@ -19,6 +19,11 @@ pub struct Projection {
     /// How often to look without a hint.
     #[serde(rename = "poll_ms", deserialize_with = "millis")]
     pub poll: Duration,
+    /// Recipients proved each time; 0 for none.
+    pub prove_recipients: usize,
+    /// How often.
+    #[serde(rename = "prove_every_s", deserialize_with = "seconds")]
+    pub prove_every: Duration,
 }
 
 /// `[delivery]`
@@ -41,6 +46,8 @@ impl Projection {
         let mut problems = Vec::new();
         problems.extend(within("projection.batch_max", self.batch_max as u64, 1..=10_000));
         problems.extend(at_least_one("projection.poll_ms", self.poll));
+        problems.extend(within("projection.prove_recipients", self.prove_recipients as u64, 0..=1_000));
+        problems.extend(at_least_one("projection.prove_every_s", self.prove_every));
         problems
     }
 }

@@ -366,6 +366,9 @@ impl From<RebuildError> for Problem {
             RebuildError::Refused(_)
             | RebuildError::BeyondLog { .. }
             | RebuildError::ProofExists(_)
+            | RebuildError::OfMany(_)
+            | RebuildError::TooMany(_)
+            | RebuildError::OtherVersion(_)
             | RebuildError::Project(ProjectError::Parked { .. }) => {
                 let remedy = "GET the projection to see its slots; `accept` goes back to other versions";
                 Self::new(Kind::SlotRefused, detail, remedy)

@@ -115,6 +115,27 @@ pub struct Changes {
     pub deletes: Vec<Key>,
 }
 
+impl Changes {
+    /// What makes rows that are there into those that ought to be; neither need be sorted.
+    #[must_use]
+    pub fn between(table: &'static Table, there: &[Vec<Value>], wanted: &[Vec<Value>]) -> Self {
+        let by_key = |rows: &[Vec<Value>]| -> BTreeMap<Key, Vec<Value>> {
+            rows.iter().map(|row| (table.key_of(row), row.clone())).collect()
+        };
+        let (mut there, wanted) = (by_key(there), by_key(wanted));
+        let mut changes = Self { table, inserts: Vec::new(), updates: Vec::new(), deletes: Vec::new() };
+        for (key, row) in wanted {
+            match there.remove(&key) {
+                None => changes.inserts.push(row),
+                Some(old) if old != row => changes.updates.push(row),
+                Some(_) => {}
+            }
+        }
+        changes.deletes = there.into_keys().collect();
+        changes
+    }
+}
+
 impl Rows {
     /// Puts a row loaded from the database, unless it is known already: what is known is newer.
     pub fn load(&mut self, table: &'static Table, row: Vec<Value>) {
@@ -366,6 +387,33 @@ fn split<'r>(table: &Table, row: &'r [Value]) -> (&'r str, &'r [Value]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_between_two_sets_of_rows_makes_one_of_the_other() {
+        use crate::projection::{Row as _, inbox::InboxCounter};
+        let table = InboxCounter::TABLE;
+        let row = |key: &str, cell: i64| -> Vec<Value> {
+            let cells = table.columns.iter().map(|_| Value::Int(cell));
+            let keys = (0..table.key_len).map(|at| Value::text(format!("{key}{at}")));
+            keys.chain(cells.skip(table.key_len)).collect()
+        };
+        let key = |it: &str| table.key_of(&row(it, 0));
+        let (a, b, c) = (row("a", 1), row("b", 1), row("c", 1));
+        for (there, wanted, (inserts, updates, deletes)) in [
+            (vec![], vec![], (vec![], vec![], vec![])),
+            (vec![b.clone(), a.clone()], vec![a.clone(), b.clone()], (vec![], vec![], vec![])),
+            (vec![], vec![b.clone(), a.clone()], (vec![a.clone(), b.clone()], vec![], vec![])),
+            (vec![c.clone(), a.clone()], vec![], (vec![], vec![], vec![key("a"), key("c")])),
+            (
+                vec![a.clone(), row("b", 2)],
+                vec![b.clone(), c.clone()],
+                (vec![c.clone()], vec![b.clone()], vec![key("a")]),
+            ),
+        ] {
+            let changes = Changes::between(table, &there, &wanted);
+            assert_eq!((changes.inserts, changes.updates, changes.deletes), (inserts, updates, deletes));
+        }
+    }
 
     crate::rows! {
         /// A row to try things on.

@@ -32,6 +32,7 @@ mod skips;
 mod slots;
 pub mod statistics;
 mod status;
+mod subjects;
 mod typed;
 
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub use scratch::{Scratch, ScratchError};
 pub use skips::{SkipOutcome, SkippedEvent};
 pub use slots::Snapshot;
 pub use status::{Pace, ProjectionStatus, ShardStatus};
+pub use subjects::{HeldRows, HeldTable, Subject};
 
 /// The ledger's own database.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ pub mod deliver;
 pub mod ingest;
 pub mod present;
 pub mod project;
+pub mod prove;
 pub mod rebuild;
 
 use std::{error::Error, pin::pin, time::Duration};

@@ -13,23 +13,27 @@ mod compare;
 pub mod load;
 pub mod operate;
 mod report;
+pub mod subject;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 pub use self::claim::AtIt;
-use self::{compare::compare_table, load::Ranges, operate::Refused, report::report};
+use self::{compare::compare_table, load::Ranges, operate::Refused, report::report, subject::SUBJECTS_MAX};
 use super::chain;
 use crate::{
     clock::Clock,
     id::{Position, Shard},
     projection::{Key, Projection, Table, Value},
-    store::{Claim, ProjectError, Slot, Step, Store, StoreError},
+    store::{Claim, ProjectError, Slot, Step, Store, StoreError, Subject},
 };
 
 /// Events folded in one transaction; others who write on SQLite wait for it.
@@ -71,6 +75,18 @@ pub enum RebuildError {
     /// A proof is under way or was cut off.
     #[error("a proof of {0} is under way or was cut off; run again with --restart if nobody is at it")]
     ProofExists(&'static str),
+    /// Its rows cannot be told apart by message and recipient.
+    #[error("rows of {0} are about many recipients: verify or rebuild the whole of it")]
+    OfMany(&'static str),
+    /// More differs than is mended row by row.
+    #[error(
+        "more than {SUBJECTS_MAX} messages and recipients of {0} have rows that differ: `projections rebuild {0} \
+         --accept` makes all of it anew"
+    )]
+    TooMany(&'static str),
+    /// The live tables were made by another fold than this release's.
+    #[error("the live tables of {0} are of another version: `projections rebuild {0}` makes them anew")]
+    OtherVersion(&'static str),
     /// Somebody is at it.
     #[error("{0}")]
     UnderWay(Box<AtIt>),
@@ -95,6 +111,8 @@ pub struct Comparison {
     pub differing: u64,
     /// The first of the differences.
     pub differences: Vec<Difference>,
+    /// Whose rows differ, one more than can be mended at the most.
+    pub subjects: BTreeSet<Subject>,
 }
 
 /// One difference between the live slot and a fresh fold.
@@ -106,6 +124,19 @@ pub struct Difference {
     pub key: Key,
     /// What differs.
     pub what: What,
+}
+
+impl Difference {
+    /// Which row, and which column of it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let key = serde_json::to_string(&self.key).unwrap_or_default();
+        match &self.what {
+            What::Missing => format!("{} {key} is missing", self.table),
+            What::Extra => format!("{} {key} is not in the log", self.table),
+            What::Column { name, .. } => format!("{} {key} {name}", self.table),
+        }
+    }
 }
 
 /// How a row differs.
@@ -436,6 +467,7 @@ impl Comparison {
             return;
         }
         self.differing += 1;
+        self.blame(table, key);
         let pairs = table.columns.iter().zip(live.into_iter().zip(fresh));
         for (column, (live, fresh)) in pairs.filter(|(_, (live, fresh))| live != fresh) {
             let what = What::Column { name: column.name, live, fresh };
@@ -445,7 +477,16 @@ impl Comparison {
 
     fn note(&mut self, table: &Table, key: Key, what: What) {
         self.differing += 1;
+        self.blame(table, &key);
         self.name(Difference { table: table.name, key, what });
+    }
+
+    fn blame(&mut self, table: &Table, key: &Key) {
+        if let Some(Value::Text(first)) = key.first()
+            && self.subjects.len() <= SUBJECTS_MAX
+        {
+            self.subjects.extend(Subject::of(table, first));
+        }
     }
 
     fn name(&mut self, difference: Difference) {

@@ -24,6 +24,7 @@ mod inbox_model;
 mod ingest;
 mod live;
 mod main_job;
+mod mend;
 mod operate;
 mod outages;
 mod past;
