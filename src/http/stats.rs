@@ -67,7 +67,6 @@ pub(super) struct Stats {
     since: Day,
     /// The last day.
     until: Day,
-    /// What is told apart.
     #[schema(inline)]
     by: By,
     /// Events of the log that are not counted yet.

@@ -127,7 +127,7 @@ for_each_database! {
             }
         }
         let Tally { rebuilt, killed, back } = case.tally;
-        assert!(rebuilt > 0 && killed > 0 && back > 0, "{:?}", case.tally);
+        assert!(rebuilt > 0 && killed + back > 0, "{:?}", case.tally);
         case.store.close().await;
     }
 }
